@@ -1,0 +1,137 @@
+"""What every family of structured distributions has in common.
+
+A distribution over structures ``y`` is given by scores ``θ_u`` of parts ``u``:
+``p(y) = exp(Σ_{u∈y} θ_u − A(θ))`` with the log-partition ``A``. Everything else follows from ``A``:
+marginals are its gradient, the entropy is ``A − ⟨μ, θ⟩``, and the distillation loss of a student against
+a teacher's marginals is ``A_s − ⟨μ_t, θ_s⟩`` (Wang et al. 2021, Eq. 3).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+FORBIDDEN = -1e4
+"""The score of a forbidden part: finite, so that a marginal of zero times it is zero and not NaN."""
+
+
+class StructuredDistribution(ABC):
+    """A batch of distributions over structures, one for each sentence.
+
+    Args:
+        lengths: [B] tokens of each sentence, at least 1.
+
+    A family says what its ``potentials`` are and how to sum over its structures; the rest is shared.
+    """
+
+    lengths: Tensor  # [B] int64
+
+    @property
+    @abstractmethod
+    def potentials(self) -> tuple[Tensor, ...]:
+        """The part scores θ, as tensors whose first dimension is the sentence."""
+
+    @abstractmethod
+    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
+        """The same structures under other part scores."""
+
+    @abstractmethod
+    def log_partition(self) -> Tensor:
+        """A(θ), the log of the sum over all structures: [B]."""
+
+    @abstractmethod
+    def argmax(self) -> Any:
+        """The most probable structure of each sentence."""
+
+    @abstractmethod
+    def score(self, structure: Any) -> Tensor:
+        """Σ_{u∈y} θ_u of one structure a sentence: [B]."""
+
+    def marginals(self) -> Any:
+        """μ_u = P(u ∈ y), in the shapes of the scores; zero in the padding.
+
+        Computed as ∇A(θ) by automatic differentiation. Differentiable itself where the scores require a
+        gradient and gradients are enabled.
+        """
+        return self._pack(self._gradient())
+
+    def expected_score(self, marginals: Any) -> Tensor:
+        """⟨μ, θ⟩ for marginals of this family's parts: [B]."""
+        total = torch.zeros_like(self.lengths, dtype=self.potentials[0].dtype)
+        for weight, theta in zip(self._unpack(marginals), self.potentials, strict=True):
+            total = total + (weight * theta).flatten(1).sum(1)  # [B]
+        return total
+
+    def log_prob(self, structure: Any) -> Tensor:
+        """log p(y) of one structure a sentence: [B]."""
+        return self.score(structure) - self.log_partition()
+
+    def entropy(self) -> Tensor:
+        """H(p) = A(θ) − ⟨μ, θ⟩, in nats: [B]."""
+        return self.log_partition() - self.expected_score(self.marginals())
+
+    def tempered(self, temperature: float) -> Self:
+        """The distribution with every potential divided by the temperature.
+
+        Dividing potentials (not marginals) keeps the marginals consistent with one another. What is
+        forbidden stays forbidden at any temperature.
+
+        Raises:
+            ValueError: the temperature is not positive.
+        """
+        return self.with_potentials([divide_by_temperature(theta, temperature) for theta in self.potentials])
+
+    def log_count(self) -> Tensor:
+        """The log of the number of structures that are not forbidden, A at zero scores: [B]."""
+        return self.with_potentials(
+            [torch.where(theta <= FORBIDDEN / 2, FORBIDDEN, 0.0).to(theta.dtype) for theta in self.potentials]
+        ).log_partition()
+
+    def _pack(self, gradients: tuple[Tensor, ...]) -> Any:
+        """Marginals as the caller sees them; a family with one kind of part needs no more than this."""
+        (marginals,) = gradients
+        return marginals
+
+    def _unpack(self, marginals: Any) -> Sequence[Tensor]:
+        """The marginals in the order and shapes of ``potentials``."""
+        return (marginals,)
+
+    def _gradient(self) -> tuple[Tensor, ...]:
+        differentiable = torch.is_grad_enabled() and any(theta.requires_grad for theta in self.potentials)
+        with torch.enable_grad():
+            if differentiable:
+                theta = [t if t.requires_grad else t.detach().requires_grad_() for t in self.potentials]
+            else:
+                theta = [t.detach().requires_grad_() for t in self.potentials]
+            total = self.with_potentials(theta).log_partition().sum()
+            return torch.autograd.grad(
+                total, theta, create_graph=differentiable, allow_unused=True, materialize_grads=True
+            )
+
+
+def divide_by_temperature(theta: Tensor, temperature: float) -> Tensor:
+    """θ / T, with forbidden parts left as they are."""
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be positive, got {temperature}")
+    return torch.where(theta <= FORBIDDEN / 2, theta, theta / temperature)
+
+
+def check_lengths(lengths: Tensor, batch: int, tokens: int) -> Tensor:
+    """Lengths as int64 [B], or an error that says which sentence does not fit the scores."""
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must have shape [{batch}] like the scores, got {tuple(lengths.shape)}")
+    lengths = lengths.to(torch.int64)
+    wrong = ((lengths < 1) | (lengths > tokens)).nonzero().flatten()
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"lengths must lie in 1..{tokens}, the scores' tokens; sentence {i} has {int(lengths[i])}"
+        )
+    return lengths
+
+
+def token_mask(lengths: Tensor, tokens: int) -> Tensor:
+    """True on real tokens, False on padding: [B, n]."""
+    return torch.arange(tokens, device=lengths.device) < lengths[:, None]
