@@ -1,0 +1,368 @@
+"""Word features without context: frozen subword vectors, character features, and the table served from.
+
+A word's features do not depend on its sentence, so they are computed once per word type. Training
+(`train.models.words`) and serving share the rules of this module.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+MAX_CHARACTERS = 40
+PADDING, UNKNOWN, BEGIN, END = range(4)
+FIRST_CHARACTER = 4
+LONGEST_CACHED_WORD = 100
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file whole or not at all: a temporary file in the same folder, then `os.replace`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    write_whole(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_whole(path, lambda file: file.write(json.dumps(value).encode("ascii")))
+
+
+def _read_array(path: Path, mmap: bool) -> FloatArray:
+    array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    if array.dtype != np.float32:
+        raise ValueError(f"{path}: expected float32, found {array.dtype}")
+    return array  # type: ignore[no-any-return]
+
+
+def _read_words(path: Path) -> list[str]:
+    words = json.loads(path.read_bytes())
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{path}: expected a JSON list of strings")
+    return words
+
+
+# Subwords --------------------------------------------------------------------------------------------
+
+
+def subword_buckets(word: str, buckets: int, min_n: int, max_n: int) -> list[int]:
+    """Bucket of every character n-gram of `<word>`, in fastText's order (Bojanowski et al. 2017).
+
+    N-grams count UTF-8 characters, and the hash is fastText's FNV-1a over their bytes, in which a byte
+    is a *signed* char: a byte above 127 flips the upper 24 bits too. A lone `<` or `>` is no n-gram.
+
+    >>> len(subword_buckets("ab", 1000, 3, 6))  # <ab, <ab>, ab>
+    3
+    """
+    characters = [
+        [byte if byte < 128 else byte | 0xFFFFFF00 for byte in character.encode("utf-8", "surrogatepass")]
+        for character in f"<{word}>"
+    ]
+    found = []
+    last = len(characters) - 1
+    for start in range(last + 1):
+        value = 2166136261
+        for end in range(start, min(start + max_n, last + 1)):
+            for byte in characters[end]:
+                value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
+            size = end - start + 1
+            if size >= min_n and not (size == 1 and (start == 0 or end == last)):
+                found.append(value % buckets)
+    return found
+
+
+def subword_mean(word: str, subwords: FloatArray, min_n: int, max_n: int) -> FloatArray:
+    """Vector [d] of an unknown word: the mean of its subword rows; zeros where it has none."""
+    buckets = subword_buckets(word, len(subwords), min_n, max_n) if len(subwords) else []
+    if not buckets:
+        return np.zeros(subwords.shape[1], np.float32)
+    mean: FloatArray = subwords[buckets].mean(axis=0)
+    return mean
+
+
+@dataclass
+class SubwordVectors:
+    """Frozen word vectors: a row for each known word, and subword rows from which others are composed.
+
+    vectors: [V, d] float32, whole-word vectors as fastText's `get_word_vector` gives them.
+    subwords: [buckets, d] float32, or None (GloVe-like vectors): unknown words are zeros then.
+    """
+
+    vocabulary: list[str]
+    vectors: FloatArray
+    subwords: FloatArray | None
+    min_n: int
+    max_n: int
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vocabulary) != len(self.vectors):
+            raise ValueError(f"{len(self.vocabulary)} words, but vectors of shape {self.vectors.shape}")
+        if self.subwords is not None and self.subwords.shape[1:] != self.vectors.shape[1:]:
+            raise ValueError(
+                f"vectors {self.vectors.shape} and subwords {self.subwords.shape} differ in width"
+            )
+        self._index = {word: row for row, word in enumerate(self.vocabulary)}
+        if len(self._index) != len(self.vocabulary):
+            raise ValueError("the vocabulary holds a word twice")
+
+    @property
+    def size(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._index
+
+    def vector(self, word: str) -> FloatArray:
+        """Vector [d] of any word."""
+        row = self._index.get(word)
+        if row is not None:
+            known: FloatArray = self.vectors[row]
+            return known
+        if self.subwords is None:
+            return np.zeros(self.size, np.float32)
+        return subword_mean(word, self.subwords, self.min_n, self.max_n)
+
+    def save(self, folder: Path) -> None:
+        """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "vocabulary.json", self.vocabulary)
+        _write_array(folder / "vectors.npy", self.vectors)
+        if self.subwords is not None:
+            _write_array(folder / "subwords.npy", self.subwords)
+        settings = {"min_n": self.min_n, "max_n": self.max_n, "subwords": self.subwords is not None}
+        _write_json(folder / "settings.json", settings)
+
+    @classmethod
+    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
+        """Reads what `save` wrote; with `mmap` the arrays stay on disk and processes share them."""
+        settings = json.loads((folder / "settings.json").read_bytes())
+        return cls(
+            vocabulary=_read_words(folder / "vocabulary.json"),
+            vectors=_read_array(folder / "vectors.npy", mmap),
+            subwords=_read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
+            min_n=int(settings["min_n"]),
+            max_n=int(settings["max_n"]),
+        )
+
+
+# Characters ------------------------------------------------------------------------------------------
+
+
+def character_index(alphabet: Sequence[str]) -> dict[str, int]:
+    """Ids of an alphabet's characters; 0 to 3 are padding, unknown, begin and end of a word."""
+    if len(set(alphabet)) != len(alphabet) or any(len(character) != 1 for character in alphabet):
+        raise ValueError("an alphabet is a list of distinct single characters")
+    return {character: number for number, character in enumerate(alphabet, FIRST_CHARACTER)}
+
+
+def character_ids(word: str, index: dict[str, int]) -> list[int]:
+    """Begin, the word's first 40 characters, end.
+
+    >>> character_ids("ba!", character_index(["a", "b"]))
+    [2, 5, 4, 1, 3]
+    """
+    get = index.get
+    return [BEGIN, *[get(character, UNKNOWN) for character in word[:MAX_CHARACTERS]], END]
+
+
+@dataclass
+class CharacterConvolution:
+    """A word's character features: a convolution over its characters, then the maximum over positions.
+
+    The twin in numpy of `train.models.words.WordFeatures`. Positions outside the word are zeros.
+
+    alphabet: the characters with ids 4, 5, …
+    embeddings: [A, c] with A = 4 + len(alphabet), row 0 (padding) zero.
+    kernel: [f, c, width], width odd.     bias: [f].
+    """
+
+    alphabet: list[str]
+    embeddings: FloatArray
+    kernel: FloatArray
+    bias: FloatArray
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+    _products: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._index = character_index(self.alphabet)
+        rows = FIRST_CHARACTER + len(self.alphabet)
+        if self.embeddings.ndim != 2 or len(self.embeddings) != rows:
+            raise ValueError(f"embeddings: expected [{rows}, c], found {list(self.embeddings.shape)}")
+        if self.kernel.ndim != 3 or self.kernel.shape[1] != self.embeddings.shape[1]:
+            raise ValueError(
+                f"kernel: expected [f, {self.embeddings.shape[1]}, width], found {list(self.kernel.shape)}"
+            )
+        if self.kernel.shape[2] % 2 == 0:
+            raise ValueError(f"kernel: the width has to be odd, found {self.kernel.shape[2]}")
+        if self.bias.shape != self.kernel.shape[:1]:
+            raise ValueError(f"bias: expected [{self.kernel.shape[0]}], found {list(self.bias.shape)}")
+        if self.embeddings[PADDING].any():
+            raise ValueError("embeddings: row 0 is padding and has to be zero")
+        # A character's share in a window depends on nothing but its place there, so that a word costs
+        # look-ups and additions, no product.
+        self._products = np.einsum("ac,fcw->waf", self.embeddings, self.kernel)  # [width, A, f]
+
+    @property
+    def size(self) -> int:
+        return len(self.bias)
+
+    def features(self, word: str) -> FloatArray:
+        """Character features [f] of a word."""
+        width = len(self._products)
+        ids = character_ids(word, self._index)
+        margin = [PADDING] * (width // 2)
+        padded = np.array([*margin, *ids, *margin])  # [m + width - 1]
+        sums = self._products[0][padded[: len(ids)]]  # [m, f]
+        for place in range(1, width):
+            sums += self._products[place][padded[place : place + len(ids)]]
+        features: FloatArray = sums.max(axis=0) + self.bias  # [f]
+        return features
+
+
+# The table -------------------------------------------------------------------------------------------
+
+
+class WordTable:
+    """Word rows [D] = vector [d] and character features [f], ready for every known word.
+
+    Rows of unknown words are composed from subwords and characters, and kept in an LRU of bounded size.
+    Safe for use by several threads.
+
+    rows: [V + 1, D] float32; row 0 is zero and stands for padding, the vocabulary follows.
+    """
+
+    def __init__(
+        self,
+        vocabulary: list[str],
+        rows: FloatArray,
+        subwords: FloatArray | None,
+        min_n: int,
+        max_n: int,
+        characters: CharacterConvolution,
+        *,
+        cached_words: int = 50_000,
+    ) -> None:
+        if rows.ndim != 2 or len(rows) != len(vocabulary) + 1:
+            raise ValueError(
+                f"{len(vocabulary)} words need {len(vocabulary) + 1} rows, found {list(rows.shape)}"
+            )
+        self.vector_size = rows.shape[1] - characters.size
+        if self.vector_size < 0 or (subwords is not None and subwords.shape[1] != self.vector_size):
+            raise ValueError(
+                f"rows of {rows.shape[1]} values do not fit character features of "
+                f"{characters.size} and the subwords"
+            )
+        if rows[0].any():
+            raise ValueError("row 0 is padding and has to be zero")
+        self.vocabulary = vocabulary
+        self.table = rows
+        self.subwords = subwords
+        self.min_n = min_n
+        self.max_n = max_n
+        self.characters = characters
+        self._index = {word: row for row, word in enumerate(vocabulary, 1)}
+        self._cached = lru_cache(maxsize=cached_words)(self._compose)
+
+    @property
+    def size(self) -> int:
+        """Values in a row, D = d + f."""
+        return int(self.table.shape[1])
+
+    @property
+    def cached_unknown_words(self) -> int:
+        """Unknown words whose rows are kept at the moment."""
+        return self._cached.cache_info().currsize
+
+    @classmethod
+    def fold(
+        cls, vectors: SubwordVectors, characters: CharacterConvolution, *, words: Iterable[str] | None = None
+    ) -> Self:
+        """Computes the rows of `words` (all words of `vectors` if None) once and for all."""
+        vocabulary = list(vectors.vocabulary if words is None else dict.fromkeys(words))
+        rows = np.zeros((len(vocabulary) + 1, vectors.size + characters.size), np.float32)
+        for row, word in enumerate(vocabulary, 1):
+            rows[row, : vectors.size] = vectors.vector(word)
+            rows[row, vectors.size :] = characters.features(word)
+        return cls(vocabulary, rows, vectors.subwords, vectors.min_n, vectors.max_n, characters)
+
+    def _compose(self, word: str) -> FloatArray:
+        row = np.zeros(self.size, np.float32)
+        if self.subwords is not None:
+            row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
+        row[self.vector_size :] = self.characters.features(word)
+        row.setflags(write=False)
+        return row
+
+    def row(self, word: str) -> FloatArray:
+        """Row [D] of any word."""
+        known = self._index.get(word)
+        if known is not None:
+            row: FloatArray = self.table[known]
+            return row
+        return self._compose(word) if len(word) > LONGEST_CACHED_WORD else self._cached(word)
+
+    def rows(self, sentences: Sequence[Sequence[str]]) -> tuple[FloatArray, IntArray]:
+        """Features [B, n, D] float32 of a batch, zero beyond each sentence, and its lengths [B]."""
+        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # [B]
+        longest = int(lengths.max(initial=0))
+        get = self._index.get
+        ids = np.zeros((len(sentences), longest), np.int64)  # [B, n]
+        for sentence, words in enumerate(sentences):
+            ids[sentence, : len(words)] = [get(word, -1) for word in words]
+        features: FloatArray = self.table.take(ids, axis=0)  # [B, n, D]
+        for sentence, token in np.argwhere(ids < 0).tolist():
+            features[sentence, token] = self.row(sentences[sentence][token])
+        return features, lengths
+
+    def save(self, folder: Path) -> None:
+        """Writes vocabulary.json, rows.npy, subwords.npy, character_*.npy and settings.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "vocabulary.json", self.vocabulary)
+        _write_array(folder / "rows.npy", self.table)
+        if self.subwords is not None:
+            _write_array(folder / "subwords.npy", self.subwords)
+        _write_array(folder / "character_embeddings.npy", self.characters.embeddings)
+        _write_array(folder / "character_kernel.npy", self.characters.kernel)
+        _write_array(folder / "character_bias.npy", self.characters.bias)
+        settings = {
+            "min_n": self.min_n,
+            "max_n": self.max_n,
+            "subwords": self.subwords is not None,
+            "alphabet": self.characters.alphabet,
+        }
+        _write_json(folder / "settings.json", settings)
+
+    @classmethod
+    def load(cls, folder: Path, *, mmap: bool = True, cached_words: int = 50_000) -> Self:
+        """Reads what `save` wrote; with `mmap` the big arrays stay on disk and processes share them."""
+        settings = json.loads((folder / "settings.json").read_bytes())
+        return cls(
+            vocabulary=_read_words(folder / "vocabulary.json"),
+            rows=_read_array(folder / "rows.npy", mmap),
+            subwords=_read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
+            min_n=int(settings["min_n"]),
+            max_n=int(settings["max_n"]),
+            characters=CharacterConvolution(
+                alphabet=list(settings["alphabet"]),
+                embeddings=_read_array(folder / "character_embeddings.npy", False),
+                kernel=_read_array(folder / "character_kernel.npy", False),
+                bias=_read_array(folder / "character_bias.npy", False),
+            ),
+            cached_words=cached_words,
+        )

@@ -1,0 +1,1 @@
+"""Encoders, word vectors, word features, teachers and students."""

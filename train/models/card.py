@@ -1,0 +1,125 @@
+"""What a trained model is, beside its weights: enough to build it again for scoring, resuming or export."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from train.models.encoders import TokenEncoder
+from train.models.parsers import BiaffineParser, SequenceLabellingParser
+from train.models.representation import Representation
+from train.models.taggers import CRFTagger, SoftmaxTagger
+from train.models.words import WordFeatures, WordTypes
+
+Task = Literal["ner", "parse"]
+Kind = Literal["crf", "softmax", "biaffine", "labeller"]
+
+
+@dataclass(frozen=True)
+class EncoderUse:
+    """How a teacher reads its encoder: by name, the mean of these layers, frozen or fine-tuned."""
+
+    name: str
+    layers: tuple[int, ...]
+    size: int
+    finetuned: bool
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The architecture and the label set of one teacher or student.
+
+    ``labels`` are BIOES tags for a tagger and relations for a parser; ``relative_labels`` the closed set
+    of a sequence labeller. Sizes are in units.
+    """
+
+    task: Task
+    kind: Kind
+    role: Literal["teacher", "student"]
+    language: str
+    labels: tuple[str, ...]
+    relative_labels: tuple[tuple[int, str], ...] = ()
+    encoder: EncoderUse | None = None
+    hidden_size: int = 256
+    layers: int = 1
+    dropout: float = 0.33
+    character_dim: int = 25
+    character_features: int = 50
+    arc_size: int = 128
+    relation_size: int = 128
+
+
+def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:
+    """The untrained model a card describes, over the run's word types.
+
+    Args:
+        encoder: needed only where the card says the encoder is fine-tuned.
+    """
+    finetuned = card.encoder is not None and card.encoder.finetuned
+    if finetuned and encoder is None:
+        raise ValueError(f"the card fine-tunes {card.encoder.name}, and no encoder was given")  # type: ignore[union-attr]
+    words = WordFeatures(types, character_dim=card.character_dim, character_features=card.character_features)
+    representation = Representation(
+        words,
+        encoded_size=card.encoder.size if card.encoder else 0,
+        encoder=encoder if finetuned else None,
+        hidden_size=card.hidden_size,
+        layers=card.layers,
+        dropout=card.dropout,
+    )
+    return _BUILDERS[card.kind](card, representation)
+
+
+def _biaffine(card: ModelCard, representation: Representation) -> nn.Module:
+    return BiaffineParser(
+        representation,
+        card.labels,
+        arc_size=card.arc_size,
+        relation_size=card.relation_size,
+        dropout=card.dropout,
+    )
+
+
+_BUILDERS = {
+    "crf": lambda card, representation: CRFTagger(representation, card.labels),
+    "softmax": lambda card, representation: SoftmaxTagger(representation, card.labels),
+    "biaffine": _biaffine,
+    "labeller": lambda card, representation: SequenceLabellingParser(
+        representation, card.labels, card.relative_labels
+    ),
+}
+
+
+def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) -> None:
+    """Write ``model.safetensors`` and ``model.json``; ``about`` (scores, objective, seed) goes beside the card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "model.safetensors.part"
+    save_model(model, str(weights))
+    os.replace(weights, folder / "model.safetensors")
+    # The card comes last: a folder with a card is a finished model.
+    card_file = folder / "model.json.part"
+    card_file.write_text(json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1) + "\n")
+    os.replace(card_file, folder / "model.json")
+
+
+def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
+    """The card of a trained model, and what was written about it."""
+    about = json.loads((folder / "model.json").read_text())
+    fields = about.pop("card")
+    if fields["encoder"]:
+        fields["encoder"] = EncoderUse(**{**fields["encoder"], "layers": tuple(fields["encoder"]["layers"])})
+    fields["labels"] = tuple(fields["labels"])
+    fields["relative_labels"] = tuple((offset, relation) for offset, relation in fields["relative_labels"])
+    return ModelCard(**fields), about
+
+
+def load_trained(folder: Path, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:
+    """A trained model in evaluation mode."""
+    card, _ = read_card(folder)
+    model = build_model(card, types, encoder)
+    load_model(model, str(folder / "model.safetensors"))
+    return model.eval()

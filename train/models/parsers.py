@@ -1,0 +1,127 @@
+"""Dependency parsers: biaffine head selection, and parsing as sequence labelling."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bundle.trees import RelativeLabel
+from train.models.batch import Batch
+from train.models.recurrent import locked_dropout
+from train.models.representation import Representation
+from train.structs import FORBIDDEN, HeadSelection, LabelledHeads
+from train.structs.heads import allowed_heads
+
+
+class BiaffineParser(nn.Module):
+    """Deep biaffine head selection (Dozat and Manning 2017).
+
+    Arcs: s(i, h) = d_iᵀ U k_h + b·k_h. Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the biaffine form
+    in factors of a chosen rank: one small product a chosen arc, where a full tensor would cost one a relation.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        relations: Sequence[str],
+        *,
+        arc_size: int,
+        relation_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.representation = representation
+        self.relations = list(relations)
+        self.dropout = dropout
+        context = representation.output_size
+        self.root = nn.Parameter(torch.empty(context).uniform_(-0.1, 0.1))
+        self.arc_dependent = nn.Linear(context, arc_size)
+        self.arc_head = nn.Linear(context, arc_size)
+        self.arc = nn.Linear(arc_size, arc_size, bias=False)
+        self.arc_bias = nn.Linear(arc_size, 1, bias=False)
+        self.relation_dependent = nn.Linear(context, relation_size)
+        self.relation_head = nn.Linear(context, relation_size)
+        self.relation_product = nn.Linear(relation_size, len(self.relations))
+        self.relation_of_dependent = nn.Linear(relation_size, len(self.relations), bias=False)
+        self.relation_of_head = nn.Linear(relation_size, len(self.relations), bias=False)
+
+    def forward(self, batch: Batch) -> HeadSelection:
+        arcs, relations = self.scores(batch)
+        return HeadSelection(arcs=arcs, relations=relations, lengths=batch.lengths)
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Arc scores [B, n, n+1] and relation scores [B, n, n+1, R]."""
+        states = self.representation(batch)  # [B, n, 2H]
+        root = self.root.expand(states.shape[0], 1, -1)
+        heads = torch.cat([root.to(states.dtype), states], 1)  # [B, n+1, 2H]
+        dependent = self._project(self.arc_dependent, states)  # [B, n, A]
+        head = self._project(self.arc_head, heads)  # [B, n+1, A]
+        arcs = self.arc(dependent) @ head.transpose(1, 2)  # [B, n, n+1]
+        arcs = arcs + self.arc_bias(head).transpose(1, 2)  # + [B, 1, n+1]
+        dependent = self._project(self.relation_dependent, states)  # [B, n, K]
+        head = self._project(self.relation_head, heads)  # [B, n+1, K]
+        relations = self.relation_product(dependent[:, :, None] * head[:, None])  # [B, n, n+1, R]
+        relations = relations + self.relation_of_dependent(dependent)[:, :, None]
+        relations = relations + self.relation_of_head(head)[:, None]
+        return arcs, relations
+
+    def _project(self, layer: nn.Linear, states: Tensor) -> Tensor:
+        return locked_dropout(functional.leaky_relu(layer(states), 0.1), self.dropout, self.training)
+
+    def decode(self, distribution: HeadSelection) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of heads [B, n, n+1], and the best relation of each arc [B, n, n+1]."""
+        arcs = distribution.scores.logsumexp(-1).log_softmax(-1)
+        return arcs, distribution.scores.argmax(-1)
+
+
+class SequenceLabellingParser(nn.Module):
+    """Parsing as tagging with one label (relative head, relation) a token (Strzyz et al. 2019).
+
+    Args:
+        labels: the closed set of labels seen in training, offset 0 for the root.
+    """
+
+    offsets: Tensor  # [K] head − dependent, 0 for the root
+    kinds: Tensor  # [K] relation ids
+
+    def __init__(
+        self, representation: Representation, relations: Sequence[str], labels: Sequence[RelativeLabel]
+    ) -> None:
+        super().__init__()
+        self.representation = representation
+        self.relations = list(relations)
+        self.labels = list(labels)
+        identity = {relation: i for i, relation in enumerate(self.relations)}
+        offsets = torch.tensor([offset for offset, _ in self.labels])
+        kinds = torch.tensor([identity[relation] for _, relation in self.labels])
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("kinds", kinds, persistent=False)
+        self.label_scores = nn.Linear(representation.output_size, len(self.labels))
+
+    def forward(self, batch: Batch) -> HeadSelection:
+        scores = self.label_scores(self.representation(batch))  # [B, n, K]
+        tokens = scores.shape[1]
+        arcs = arcs_of_labels(self.offsets, tokens)  # [n, K]
+        inside = (arcs >= 0) & (arcs <= tokens)
+        flat = arcs.clamp(0, tokens) * len(self.relations) + self.kinds  # [n, K]
+        # Labels that point outside the batch's width land on a column of their own, which is cut off.
+        width = (tokens + 1) * len(self.relations)
+        flat = torch.where(inside, flat, width).expand(scores.shape[0], -1, -1)
+        spread = scores.new_full((*scores.shape[:2], width + 1), FORBIDDEN)
+        spread = spread.scatter(2, flat, scores)[..., :width]  # [B, n, (n+1) R]
+        return HeadSelection(spread.unflatten(2, (tokens + 1, len(self.relations))), batch.lengths)
+
+    def decode(self, distribution: HeadSelection) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of each arc's best label [B, n, n+1], and that label's relation [B, n, n+1]."""
+        best, relations = distribution.scores.max(-1)
+        return best - distribution.scores.flatten(2).logsumexp(-1, keepdim=True), relations
+
+
+def arcs_of_labels(offsets: Tensor, tokens: int) -> Tensor:
+    """The head each relative label means at each token; may lie outside the sentence: [n, K]."""
+    dependents = torch.arange(1, tokens + 1, device=offsets.device)[:, None]
+    return torch.where(offsets == 0, 0, torch.where(dependents + offsets < 1, -1, dependents + offsets))
+
+
+__all__ = ["BiaffineParser", "LabelledHeads", "SequenceLabellingParser", "allowed_heads", "arcs_of_labels"]
