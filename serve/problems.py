@@ -1,0 +1,182 @@
+"""Every error that the server answers: `application/problem+json` (RFC 9457) with a stable `code`."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger("serve")
+
+KINDS: Mapping[str, tuple[int, str]] = {
+    "malformed_json": (400, "The body is not JSON"),
+    "invalid_encoding": (400, "The body is not UTF-8"),
+    "unknown_model": (404, "No model of that name"),
+    "no_model_for_task": (404, "No model for this task"),
+    "not_found": (404, "Nothing at this path"),
+    "method_not_allowed": (405, "Method not allowed at this path"),
+    "body_too_large": (413, "The body is too large"),
+    "too_many_items": (413, "Too many items"),
+    "text_too_long": (413, "A text is too long"),
+    "sentence_too_long": (413, "A sentence is too long"),
+    "too_many_tokens": (413, "Too many tokens"),
+    "unsupported_media_type": (415, "The body is not declared as JSON"),
+    "invalid_request": (422, "The request does not fit the schema"),
+    "wrong_task": (422, "The model does another task"),
+    "http_error": (400, "The request cannot be answered"),
+    "internal_error": (500, "The server failed"),
+    "not_ready": (503, "The server is not ready"),
+}
+"""`code` to HTTP status and title. A code never changes its meaning; clients may branch on it."""
+
+
+class Fault(BaseModel):
+    """One fault of the input: where it is and what is wrong with it."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the request's body; empty for the whole.")
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="A reference to this page that names the kind of problem.")
+    title: str = Field(description="The kind of problem in words; the same for every problem of a `code`.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong this time, and what to do.")
+    code: str = Field(description="The kind of problem as a stable word to branch on.")
+    errors: list[Fault] | None = Field(None, description="The faults of the input, where there are any.")
+
+
+class Problem(Exception):  # noqa: N818 - the name of the RFC
+    """Raise it anywhere under a request to answer with that problem.
+
+    >>> raise Problem("text_too_long", "Text 3 has ...", [Fault(pointer="/texts/3", detail="...")])
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[Fault] | None = None,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.status, self.title = KINDS[code]
+        self.status = status or self.status
+        self.code, self.detail = code, detail
+        self.errors, self.headers = errors, headers
+
+    def response(self) -> Response:
+        details = ProblemDetails(
+            type=f"/docs#{self.code}",
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+            errors=list(self.errors) if self.errors else None,
+        )
+        body = details.model_dump_json(exclude_none=True)
+        return Response(body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def pointer(*path: str | int) -> str:
+    """The JSON pointer of a path, as `pointer("texts", 3)` is `/texts/3`."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status, title = KINDS[code]
+        entry = found.setdefault(
+            status,
+            {
+                "description": HTTPStatus(status).phrase,
+                "content": {
+                    MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+                },
+            },
+        )
+        entry["content"][MEDIA_TYPE]["examples"][code] = {
+            "summary": title,
+            "value": {
+                "type": f"/docs#{code}", "title": title, "status": status, "detail": "…", "code": code
+            },
+        }  # fmt: skip
+    return found
+
+
+class FaultBarrier:
+    """Answers an unexpected exception with `internal_error`, and logs where it was raised.
+
+    The message of such an exception, and of those it came from, may hold a user's words, so only types and
+    lines of code are logged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
+            log.error(
+                "%s %s failed with %s at\n%s", scope["method"], scope["path"], type(error).__name__, frames
+            )
+            if started:
+                raise RuntimeError("the answer broke off; see the error above") from None
+            problem = Problem(
+                "internal_error", "An unexpected error; the server's log says where it happened."
+            )
+            await problem.response()(scope, receive, send)
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        problem = Problem("not_found", f"There is nothing at {path}; /docs lists what there is.")
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.method} is not possible at {path}; {allowed} is."
+        problem = Problem("method_not_allowed", detail, headers=error.headers)
+    else:
+        problem = Problem("http_error", str(error.detail), status=error.status_code, headers=error.headers)
+    return problem.response()
+
+
+def install(app: FastAPI) -> None:
+    """Makes all errors of the application problems."""
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_middleware(FaultBarrier)

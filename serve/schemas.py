@@ -1,0 +1,139 @@
+"""What requests and answers look like."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from serve.settings import Limits
+
+Token = Annotated[str, Field(min_length=1)]
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
+
+
+class AnnotationRequest(BaseModel):
+    """Raw texts, or sentences that are tokens already: exactly one of the two."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"texts": ["Ada Lovelace was born in London."]}]},
+    )
+
+    texts: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
+        None,
+        description="Raw texts, of one sentence or several. The server finds the tokens and the sentences.",
+    )
+    sentences: Annotated[list[Tokens], Field(min_length=1, fail_fast=True)] | None = Field(
+        None,
+        description="Sentences, each a list of its tokens. A token has no white space at its ends, "
+        "and no tab and no line break inside.",
+    )
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="The name of a model of `/info`; by default the first student of the task.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.texts is None) == (self.sentences is None):
+            raise PydanticCustomError("one_kind", "Give exactly one of 'texts' and 'sentences'")
+        return self
+
+
+class Entity(BaseModel):
+    """A named entity."""
+
+    label: str
+    start: int = Field(description="Its first token, an index into `tokens`.")
+    end: int = Field(description="The token after its last one.")
+    start_char: int | None = Field(
+        description="Its first character, in Unicode code points of the text as sent; null for given tokens."
+    )
+    end_char: int | None = Field(description="The character after its last one; null for given tokens.")
+    text: str = Field(description="Its part of the text; for given tokens, these joined by a space.")
+    score: float = Field(description="The model's probability of this entity.")
+
+
+class TokenRange(BaseModel):
+    """Some of an item's tokens."""
+
+    start: int
+    end: int = Field(description="The token after the last one.")
+
+
+Cuts = Annotated[
+    list[int],
+    Field(
+        default_factory=list,
+        description="Only where a sentence found in the text was longer than the limit: the tokens before "
+        "which it was cut. Nothing reaches across a cut.",
+        exclude_if=lambda cuts: not cuts,
+    ),
+]
+
+
+class NerResult(BaseModel):
+    """The entities of one text or sentence."""
+
+    tokens: list[str]
+    entities: list[Entity]
+    cuts: Cuts
+
+
+class ParseResult(BaseModel):
+    """The dependency trees of one text or sentence: one tree for each of its `sentences`."""
+
+    tokens: list[str]
+    heads: list[int] = Field(
+        description="The head of each token: 0 for the root of a sentence, else 1 + an index into `tokens`."
+    )
+    deprels: list[str] = Field(description="The relation of each token to its head.")
+    scores: list[float] = Field(description="The model's probability of each token's head and relation.")
+    sentences: list[TokenRange]
+    cuts: Cuts
+
+
+class NerResponse(BaseModel):
+    """One result for each item of the request, in order."""
+
+    model: str = Field(description="The model that answered.")
+    results: list[NerResult]
+
+
+class ParseResponse(BaseModel):
+    """One result for each item of the request, in order."""
+
+    model: str = Field(description="The model that answered.")
+    results: list[ParseResult]
+
+
+class ModelInfo(BaseModel):
+    """A bundle that is served."""
+
+    name: str = Field(description="Its folder's name, to be given as `model`.")
+    task: str
+    role: str
+    default: bool = Field(description="Whether it answers requests of its task that name no model.")
+    language: str
+    segmenter: str = Field(
+        description="The language whose rules find tokens in raw text; `xx` is the fallback for a language "
+        "without rules of its own."
+    )
+    labels: list[str] = Field(description="The labels of entities, or relations, that answers may hold.")
+    scores: Any = Field(description="What it reached, and on which corpus, as its bundle says.")
+    provider: str = Field(description="ONNX Runtime's execution provider in use.")
+
+
+class Info(BaseModel):
+    """What this server is and serves."""
+
+    version: str
+    models: list[ModelInfo]
+    limits: Limits
+
+
+class Status(BaseModel):
+    """A server's state, in a word."""
+
+    status: str

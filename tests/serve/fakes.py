@@ -1,0 +1,68 @@
+"""Predictors that answer by simple rules, in place of bundles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Span:
+    label: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Tagged:
+    entities: list[Span]
+
+
+@dataclass(frozen=True)
+class Tree:
+    heads: list[int]
+    deprels: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class FakeManifest:
+    task: str = "ner"
+    language: str = "en"
+    role: str = "student"
+    labels: Sequence[str] = ("O", "B-NAME", "I-NAME", "E-NAME", "S-NAME")
+    scores: Any = field(default_factory=lambda: [{"metric": "f1", "value": 80.0}])
+
+
+@dataclass
+class FakeNer:
+    """Each run of capitalised words is a NAME."""
+
+    manifest: FakeManifest = field(default_factory=FakeManifest)
+
+    def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
+        return [Tagged(self._names(sentence)) for sentence in sentences]
+
+    @staticmethod
+    def _names(words: Sequence[str]) -> list[Span]:
+        spans: list[Span] = []
+        for index, word in enumerate(words):
+            if word[0].isupper():
+                if spans and spans[-1].end == index:
+                    spans[-1] = Span("NAME", spans[-1].start, index + 1, 0.5)
+                else:
+                    spans.append(Span("NAME", index, index + 1, 0.5))
+        return spans
+
+
+@dataclass
+class FakeParser:
+    """Each word hangs on the word before it; the first is the root."""
+
+    manifest: FakeManifest = field(default_factory=lambda: FakeManifest(task="parse", labels=("root", "dep")))
+
+    def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tree]:
+        return [
+            Tree(list(range(len(words))), ["root", *["dep"] * (len(words) - 1)], [0.25] * len(words))
+            for words in sentences
+        ]

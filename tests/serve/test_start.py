@@ -1,0 +1,131 @@
+"""How the server starts, and how it refuses to."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from serve.app import create_app
+from serve.bundles import StartError, bundle_folders
+from serve.settings import Settings
+from tests.serve.fakes import FakeManifest, FakeNer
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "serve", *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def bundle_at(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_without_bundles_says_how_to_make_them(tmp_path: Path, there: bool) -> None:
+    bundles = tmp_path / "bundles"
+    if there:
+        (bundles / "no-manifest").mkdir(parents=True)
+    ended = command("--bundles", str(bundles))
+    assert ended.returncode == 2
+    assert str(bundles) in ended.stderr
+    assert "make distill" in ended.stderr
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "named"),
+    [
+        (["--port", "70000"], {}, "port"),
+        (["--workers", "0"], {}, "workers"),
+        (["--device", "tpu"], {}, "device"),
+        ([], {"SERVE_THREADS": "many"}, "threads"),
+        ([], {"SERVE_LIMITS__ITEMS": "0"}, "limits.items"),
+        (["--wrokers", "2"], {}, "wrokers"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], named: str
+) -> None:
+    bundle_at(tmp_path / "ner")
+    ended = command("--bundles", str(tmp_path), *arguments, **variables)
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_help_teaches() -> None:
+    ended = command("--help")
+    assert ended.returncode == 0
+    for word in ("make distill", "--bundles", "--workers", "SERVE_LIMITS__ITEMS", "curl", "/ner"):
+        assert word in ended.stdout
+
+
+def test_a_bundle_that_does_not_load_stops_the_command_and_is_named(tmp_path: Path) -> None:
+    folder = bundle_at(tmp_path / "broken")
+    ended = command("--bundles", str(tmp_path), "--port", "0")
+    assert ended.returncode == 3
+    assert str(folder) in ended.stderr
+
+
+def test_options_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVE_PORT", "1")
+    monkeypatch.setenv("SERVE_HOST", "::1")
+    monkeypatch.setenv("SERVE_LIMITS__ITEMS", "5")
+    settings = Settings(port=2)
+    assert (settings.port, settings.host, settings.limits.items) == (2, "::1", 5)
+
+
+def test_sub_folders_with_a_manifest_are_the_bundles_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folders = [bundle_at(tmp_path / name) for name in ("b", "a", "c")]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    bundle_at(tmp_path / "other" / "deeper")
+    assert bundle_folders(tmp_path) == sorted(folders)
+
+
+def start(bundles: Path, predictor: Any, **settings: Any) -> None:
+    def load(_: Path, __: Settings) -> Any:
+        if isinstance(predictor, Exception):
+            raise predictor
+        return predictor
+
+    app = create_app(Settings(bundles=bundles, **settings), load=load)
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            pass
+
+    anyio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("predictor", "said"),
+    [
+        (ValueError("model.onnx was changed"), "model.onnx was changed"),
+        (FakeNer(FakeManifest(task="srl")), "srl"),
+    ],
+)
+def test_a_bundle_that_cannot_be_served_stops_the_start_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, predictor: Any, said: str
+) -> None:
+    folder = bundle_at(tmp_path / "broken")
+    with caplog.at_level(logging.ERROR), pytest.raises(StartError, match=said) as raised:
+        start(tmp_path, predictor)
+    assert str(folder) in str(raised.value)
+    assert str(folder) in caplog.text
