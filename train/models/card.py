@@ -95,7 +95,7 @@ _BUILDERS = {
 
 
 def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) -> None:
-    """Write ``model.safetensors`` and ``model.json``; ``about`` (scores, objective, seed) goes beside the card."""
+    """Write ``model.safetensors`` and ``model.json``, with ``about`` (scores, seed …) beside the card."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors.part"
     save_model(model, str(weights))

@@ -10,15 +10,15 @@ from bundle.trees import RelativeLabel
 from train.models.batch import Batch
 from train.models.recurrent import locked_dropout
 from train.models.representation import Representation
-from train.structs import FORBIDDEN, HeadSelection, LabelledHeads
-from train.structs.heads import allowed_heads
+from train.structs import FORBIDDEN, HeadSelection
 
 
 class BiaffineParser(nn.Module):
     """Deep biaffine head selection (Dozat and Manning 2017).
 
-    Arcs: s(i, h) = d_iᵀ U k_h + b·k_h. Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the biaffine form
-    in factors of a chosen rank: one small product a chosen arc, where a full tensor would cost one a relation.
+    Arcs: s(i, h) = d_iᵀ U k_h + b·k_h. Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the
+    biaffine form in factors of a chosen rank: one small product a chosen arc, where a full tensor costs one
+    a relation.
     """
 
     def __init__(
@@ -122,6 +122,3 @@ def arcs_of_labels(offsets: Tensor, tokens: int) -> Tensor:
     """The head each relative label means at each token; may lie outside the sentence: [n, K]."""
     dependents = torch.arange(1, tokens + 1, device=offsets.device)[:, None]
     return torch.where(offsets == 0, 0, torch.where(dependents + offsets < 1, -1, dependents + offsets))
-
-
-__all__ = ["BiaffineParser", "LabelledHeads", "SequenceLabellingParser", "allowed_heads", "arcs_of_labels"]

@@ -38,9 +38,9 @@ class SentenceLSTM(nn.Module):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=words.shape[1])[0]
 
     def _padded(self, words: Tensor, lengths: Tensor) -> Tensor:
-        # A packed batch is a matrix product a position on a CPU, a padded one a single fused kernel (a quarter
-        # less time, forward and backward). Padding must not reach the backward direction, so each
-        # sentence is reversed within its own length and both directions run forward.
+        # On a CPU a packed batch is a matrix product a position; a padded one is a single fused kernel that
+        # takes a quarter less time, forward and backward. Padding must not reach the backward direction, so
+        # each sentence is reversed within its own length and both directions run forward.
         inside = token_mask(lengths, words.shape[1])[..., None]  # [B, n, 1]
         mirror = _mirrored(lengths, words.shape[1])  # [B, n]
         start = words.new_zeros(1, words.shape[0], self.lstm.hidden_size)
@@ -51,7 +51,9 @@ class SentenceLSTM(nn.Module):
             for suffix in ("", "_reverse"):
                 read = words if not suffix else _take(words, mirror)
                 weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in _WEIGHTS]
-                states = torch.lstm(read, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]
+                states = torch.lstm(read, (start, start), weights, True, 1, 0.0, self.training, False, True)[
+                    0
+                ]
                 directions.append(states if not suffix else _take(states, mirror))
             words = torch.cat(directions, -1) * inside  # [B, n, 2H]
         return words

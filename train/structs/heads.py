@@ -36,8 +36,8 @@ class HeadSelection(StructuredDistribution):
             P(h, r) = softmax(arcs)[h] · softmax(relations[h])[r], the paper's Eq. 5 with the relation
             conditioned on the head (Dozat and Manning 2017).
 
-    A token is never its own head. Structures are ``LabelledHeads``; marginals are [B, n, n+1, R]. Inference costs
-    O(n² R).
+    A token is never its own head. Structures are ``LabelledHeads``; marginals are [B, n, n+1, R]. Inference
+    costs O(n² R).
 
     >>> HeadSelection(torch.zeros(1, 3, 4, 2), torch.tensor([3])).log_count().exp().round()  # (3 heads · 2)³
     tensor([216.])

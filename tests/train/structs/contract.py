@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 import torch
@@ -13,20 +13,23 @@ from train.structs import StructuredDistribution
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 
 
-class FamilyContract:
+D = TypeVar("D", bound=StructuredDistribution)
+
+
+class FamilyContract(Generic[D]):
     """Inherit, and say how to build a distribution and how to list its structures."""
 
     lengths = (4, 1, 3)
 
-    def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> StructuredDistribution:
+    def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> D:
         """A distribution with random float64 scores over sentences of these lengths."""
         raise NotImplementedError
 
-    def structures(self, distribution: StructuredDistribution, sentence: int) -> Iterator[Any]:
+    def structures(self, distribution: D, sentence: int) -> Iterator[Any]:
         """All structures of one sentence, each as a batch in which the other sentences have any structure."""
         raise NotImplementedError
 
-    def alone(self, distribution: StructuredDistribution, sentence: int) -> StructuredDistribution:
+    def alone(self, distribution: D, sentence: int) -> D:
         """One sentence of the batch by itself, without padding."""
         raise NotImplementedError
 
@@ -38,7 +41,7 @@ class FamilyContract:
         """Marginals as a list of tensors in the order of the potentials."""
         return list(marginals) if isinstance(marginals, tuple) else [marginals]
 
-    def scores_of_all(self, distribution: StructuredDistribution, sentence: int) -> Tensor:
+    def scores_of_all(self, distribution: D, sentence: int) -> Tensor:
         return torch.stack([distribution.score(y)[sentence] for y in self.structures(distribution, sentence)])
 
     def test_the_log_partition_sums_over_every_structure(self) -> None:
@@ -92,7 +95,9 @@ class FamilyContract:
         step = 1e-5
         direction = [torch.randn(t.shape, generator=torch.Generator().manual_seed(3)).to(t) for t in theta]
         moved = [
-            distribution.with_potentials([t.detach() + sign * step * d for t, d in zip(theta, direction, strict=True)])
+            distribution.with_potentials(
+                [t.detach() + sign * step * d for t, d in zip(theta, direction, strict=True)]
+            )
             .entropy()
             .sum()
             for sign in (1, -1)
@@ -136,13 +141,16 @@ class FamilyContract:
         assert all(torch.isfinite(t.grad).all() for t in theta if t.grad is not None)
 
     @pytest.mark.parametrize("lengths", [(0, 2), (3, 2)])
-    def test_a_length_that_does_not_fit_is_an_error_that_names_the_sentence(self, lengths: tuple[int, int]) -> None:
+    def test_a_length_that_does_not_fit_is_an_error_that_names_the_sentence(
+        self, lengths: tuple[int, int]
+    ) -> None:
         distribution = self.build((2, 2))
         with pytest.raises(ValueError, match="sentence 0"):
             self.with_lengths(distribution, torch.tensor(lengths))
 
-    def with_lengths(self, distribution: StructuredDistribution, lengths: Tensor) -> StructuredDistribution:
-        return type(distribution)(distribution.potentials[0], lengths)
+    def with_lengths(self, distribution: D, lengths: Tensor) -> StructuredDistribution:
+        family: Any = type(distribution)
+        return family(distribution.potentials[0], lengths)
 
 
 def label_sequences(labels: int, length: int, batch: int, width: int) -> Iterator[Tensor]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contract import FamilyContract, label_sequences
 from torch import Tensor
 
+from tests.train.structs.contract import FamilyContract, label_sequences
 from train.structs import (
     FORBIDDEN,
     ArcStatistics,
@@ -25,7 +25,7 @@ def random(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-class TestTokenSoftmax(FamilyContract):
+class TestTokenSoftmax(FamilyContract[TokenSoftmax]):
     def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> TokenSoftmax:
         return TokenSoftmax(random((len(lengths), max(lengths), LABELS), seed, scale), torch.tensor(lengths))
 
@@ -41,7 +41,7 @@ class TestTokenSoftmax(FamilyContract):
         return LABELS**length
 
 
-class TestLinearChain(FamilyContract):
+class TestLinearChain(FamilyContract[LinearChain]):
     def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> LinearChain:
         return LinearChain(
             random((len(lengths), max(lengths), LABELS), seed, scale),
@@ -91,7 +91,11 @@ class TestLinearChain(FamilyContract):
         chain = LinearChain(emissions, tables, zero, zero, torch.tensor([3]))
         expected = torch.stack(
             [
-                emissions[0, 0, a] + tables[0, 0, a, b] + emissions[0, 1, b] + tables[0, 1, b, c] + emissions[0, 2, c]
+                emissions[0, 0, a]
+                + tables[0, 0, a, b]
+                + emissions[0, 1, b]
+                + tables[0, 1, b, c]
+                + emissions[0, 2, c]
                 for a, b, c in itertools.product(range(LABELS), repeat=3)
             ]
         )
@@ -131,7 +135,7 @@ class TestLinearChain(FamilyContract):
         assert isinstance(self.build((2,)).marginals(), ChainMarginals)
 
 
-class TestHeadSelection(FamilyContract):
+class TestHeadSelection(FamilyContract[HeadSelection]):
     lengths = (3, 1, 2)
 
     def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> HeadSelection:

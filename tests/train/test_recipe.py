@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from train.__main__ import main
+from train.recipe import RecipeError, load_recipe
+
+RECIPE = """
+corpus: he_htb
+labelled: 10
+encoder: {name: some/encoder}
+tasks:
+  ner:
+    students:
+      crf: {steps: 5}
+"""
+
+
+def write(tmp_path: Path, text: str = RECIPE) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
+    assert recipe.tasks["ner"].students["crf"].steps == 5
+    assert recipe.distillation.objectives == ("none", "structural")
+    assert recipe.seeds == (1,)
+
+
+def test_set_overrides_keys_at_any_depth(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write(tmp_path),
+        ["seeds=[1, 2, 3]", "distillation.temperature=2", "tasks.ner.students.crf.hidden_size=8"],
+    )
+    assert recipe.seeds == (1, 2, 3)
+    assert recipe.distillation.temperature == 2
+    assert recipe.tasks["ner"].students["crf"].hidden_size == 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("labelled: 10", "labeled: 10", "labeled: unknown key; did you mean 'labelled'"),
+        ("{steps: 5}", "{step: 5}", r"tasks\.ner\.students\.crf\.step: unknown key; did you mean 'steps'"),
+        ("encoder: {name: some/encoder}", "encoder: {nam: x, name: y}", "did you mean 'name'"),
+        ("labelled: 10", "labelled: -1", r"labelled: Input should be greater than 0 \(given: -1\)"),
+        ("labelled: 10", "labelled: many", "labelled: Input should be a valid integer"),
+        (
+            "crf: {steps: 5}",
+            "biaffine: {steps: 5}",
+            "'biaffine' is no student of this task; known: crf, softmax",
+        ),
+        ("corpus: he_htb", "", "corpus: Field required"),
+        ("labelled: 10", "distillation: {objectives: [structual]}", "did you mean 'structural'"),
+        ("labelled: 10", "distillation: {temperature: 0}", "temperature: Input should be greater than 0"),
+        ("labelled: 10", "labelled: [", "not valid YAML"),
+        ("labelled: 10", "seeds: []", "at least one seed"),
+    ],
+)
+def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(write(tmp_path, RECIPE.replace(old, new)))
+    assert "recipe.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds", "write key=value"),
+        ("corpus.name=x", "corpus is a value"),
+        ("sedes=[1]", "did you mean 'seeds'"),
+    ],
+)
+def test_a_wrong_override_is_an_error(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path), [override])
+
+
+def test_a_missing_recipe_lists_the_ones_there_are(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes").glob("**/*.yaml")), ids=str)
+def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
+    assert main([str(path), "--check"]) == 0
+
+
+def test_the_command_refuses_a_folder_that_holds_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = write(tmp_path), tmp_path / "run"
+    out.mkdir()
+    (out / "something").write_text("kept")
+    assert main([str(recipe), "--out", str(out)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (out / "something").read_text() == "kept"

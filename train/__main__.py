@@ -1,0 +1,78 @@
+"""Train a recipe: teacher, targets, students, scores.
+
+python -m train recipes/quickstart.yaml
+python -m train recipes/en_ewt.yaml --set seeds=[1,2,3] --set distillation.temperature=2
+python -m train recipes/en_ewt.yaml --resume        after a kill, or to add seeds to a finished run
+python -m train recipes/en_ewt.yaml --check         validate only
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from train.corpora import CorpusError
+from train.recipe import RecipeError, load_recipe
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path, help="the experiment's YAML file, see recipes/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the recipe; repeatable",
+    )
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME of the recipe)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--check", action="store_true", help="validate the recipe, run nothing")
+    options = parser.parse_args(arguments)
+    out = options.out or Path("runs") / options.recipe.stem
+    try:
+        recipe = load_recipe(options.recipe, options.set)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        print(f"{options.recipe}: valid")
+        return 0
+    if out.exists() and any(out.iterdir()) and not options.resume:
+        print(
+            f"error: {out} holds a run already; pass --resume to go on with it, or --out for another folder",
+            file=sys.stderr,
+        )
+        return 2
+
+    # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
+    from train.distill.targets import TargetStoreError
+    from train.experiment import run
+    from train.fit import TrainingError
+    from train.models.encoders import EncoderNotFoundError
+    from train.report import results_table
+
+    try:
+        rows = run(recipe, out)
+    except (
+        RecipeError,
+        CorpusError,
+        TargetStoreError,
+        TrainingError,
+        EncoderNotFoundError,
+        RuntimeError,
+    ) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: python -m train {options.recipe} --out {out} --resume", file=sys.stderr)
+        return 130
+    table = results_table(rows)
+    (out / "table.md").write_text(table + "\n", encoding="utf-8")
+    print(f"\nTest split of {recipe.corpus}:\n\n{table}\n\nrows: {out / 'results.jsonl'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

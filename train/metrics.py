@@ -1,0 +1,42 @@
+"""Scores of predictions against gold, in percent."""
+
+from collections.abc import Sequence
+
+from bundle.labels import spans_from_bioes
+from train.corpora import Sentence
+
+
+def entity_scores(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Precision, recall and F1 over exact entity spans with their types (CoNLL 2003)."""
+    right = found = wanted = 0
+    for sentence, predicted in zip(sentences, tags, strict=True):
+        if sentence.tags is None:
+            raise ValueError("a sentence without gold entities can not be scored")
+        gold_spans = set(spans_from_bioes(sentence.tags))
+        predicted_spans = set(spans_from_bioes(predicted))
+        right += len(gold_spans & predicted_spans)
+        found += len(predicted_spans)
+        wanted += len(gold_spans)
+    precision = 100 * right / found if found else 0.0
+    recall = 100 * right / wanted if wanted else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    return {"f1": f1, "precision": precision, "recall": recall}
+
+
+def attachment_scores(
+    sentences: Sequence[Sentence], trees: Sequence[tuple[Sequence[int], Sequence[str]]]
+) -> dict[str, float]:
+    """Unlabelled and labelled attachment over all tokens, punctuation and relation subtypes included."""
+    attached = labelled = tokens = 0
+    for sentence, (heads, deprels) in zip(sentences, trees, strict=True):
+        if sentence.heads is None or sentence.deprels is None:
+            raise ValueError("a sentence without a gold tree can not be scored")
+        tokens += len(sentence.words)
+        for gold_head, gold_relation, head, relation in zip(
+            sentence.heads, sentence.deprels, heads, deprels, strict=True
+        ):
+            attached += gold_head == head
+            labelled += gold_head == head and gold_relation == relation
+    if not tokens:
+        return {"uas": 0.0, "las": 0.0}
+    return {"uas": 100 * attached / tokens, "las": 100 * labelled / tokens}
