@@ -1,0 +1,1 @@
+"""Trained models to bundles: graphs built from weights, checked against torch, written whole."""

@@ -1,0 +1,100 @@
+"""``python -m export RUN``: trained models to bundles."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.model import Exported, export_model
+from export.parity import Parity, ParityError
+
+EXAMPLES = """\
+examples:
+  the served students to bundles/ner and bundles/parse:
+    python -m export runs/quickstart
+  the teachers beside them:
+    python -m export runs/quickstart --teachers --out bundles/teachers
+  one task only:
+    python -m export runs/quickstart --task ner
+
+The student is the one that RUN/TASK/served.json names. A bundle has to answer as its torch model on 1,000
+random inputs and on sentences of the test split, else it is not written and the exit status is 1. A bundle
+that is already there is replaced as a whole. Serve them with: python -m serve --bundles bundles
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export the trained models of a run as bundles: ONNX graphs, word tables and a manifest.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that python -m train wrote")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bundles"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--teachers", action="store_true", help="export the teachers, not the served students"
+    )
+    parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
+    options = parser.parse_args(arguments)
+    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
+    if not tasks:
+        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
+        return 2
+    exported = []
+    try:
+        for task in tasks:
+            role = "teacher" if options.teachers else "student"
+            print(f"{task} {role}: exporting and comparing with torch", file=sys.stderr)
+            exported.append(export_model(options.run, task, role, options.out / task))
+    except ParityError as error:
+        print(f"not exported: {error}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(exported))
+    return 0
+
+
+def table(exported: Sequence[Exported]) -> str:
+    """What was written, one line a bundle."""
+    head = (
+        "bundle",
+        "task",
+        "model",
+        "MB",
+        "parameters",
+        "random inputs",
+        "test sentences",
+        "score difference",
+    )
+    rows: list[tuple[str, ...]] = [head]
+    rows += [
+        (
+            str(one.path),
+            one.manifest.task,
+            f"{one.manifest.role}, {one.manifest.kind}",
+            f"{one.size / 1e6:.1f}",
+            f"{one.manifest.parameters:,}",
+            _agreement(one.random_inputs),
+            _agreement(one.test_sentences),
+            f"{max(one.random_inputs.difference, one.test_sentences.difference):.1e}",
+        )
+        for one in exported
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _agreement(parity: Parity) -> str:
+    equal = f"{parity.sentences - parity.ties} of {parity.sentences} equal"
+    return f"{equal}, {parity.ties} ties" if parity.ties else equal
+
+
+if __name__ == "__main__":
+    sys.exit(main())

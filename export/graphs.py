@@ -1,0 +1,17 @@
+"""The graphs of each kind of model, by the file they go to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+
+from bundle.manifest import MODEL, RELATIONS
+from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
+from export.tagger_graph import crf_graph, softmax_graph
+
+GRAPHS: dict[str, dict[str, Callable[[Any], onnx.ModelProto]]] = {
+    "crf": {MODEL: crf_graph},
+    "softmax": {MODEL: softmax_graph},
+    "biaffine": {MODEL: biaffine_graph, RELATIONS: relations_graph},
+    "labeller": {MODEL: labeller_graph},
+}

@@ -1,0 +1,203 @@
+"""One trained model of a run to one bundle, checked against torch before it is put in place."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import bundle
+from bundle.manifest import (
+    ENCODER,
+    FORMAT_VERSION,
+    TOKENIZER,
+    WORDS,
+    CorpusName,
+    EncoderSettings,
+    Manifest,
+    Provenance,
+    WordSettings,
+)
+from bundle.words import SubwordVectors, WordTable
+from export.encoder_graph import encoder_graph
+from export.graphs import GRAPHS
+from export.parity import Parity, on_random_inputs, on_sentences
+from export.write import staged, write_graph, write_manifest
+from train.models.card import ModelCard, load_trained, read_card
+from train.models.encoders import Encoder, TokenEncoder, load_encoder
+from train.resources import read_word_types
+
+RANDOM_INPUTS = 1000
+TEST_SENTENCES = 50
+PACKAGES = ("torch", "transformers", "onnx", "spox", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that was written: where, what, its bytes on disk, and how it compares with torch."""
+
+    path: Path
+    manifest: Manifest
+    size: int
+    random_inputs: Parity
+    test_sentences: Parity
+
+
+def model_folder(run: Path, task: str, role: str) -> Path:
+    """The folder of a run's teacher, or of the student that ``served.json`` names.
+
+    Raises:
+        FileNotFoundError: the run has no such model (yet).
+    """
+    if role == "teacher":
+        folder = run / task / "teacher"
+    else:
+        served = run / task / "served.json"
+        if not served.is_file():
+            raise FileNotFoundError(f"{served}: no such file; python -m train writes it at its end")
+        folder = run / task / json.loads(served.read_text())["student"]
+    if not (folder / "model.json").is_file():
+        raise FileNotFoundError(f"{folder / 'model.json'}: no such file; train the {role} first")
+    return folder
+
+
+def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
+    """Writes the bundle of a run's teacher or served student to ``target``.
+
+    Raises:
+        FileNotFoundError: the run has no such model.
+        ParityError: the bundle does not answer as the model; ``target`` is as it was.
+    """
+    folder = model_folder(run, task, role)
+    card, about = read_card(folder)
+    types = read_word_types(run / "words")
+    encoder = load_encoder(card.encoder.name) if card.encoder else None
+    tuned = None
+    if card.encoder is not None and card.encoder.finetuned:
+        assert encoder is not None
+        tuned = TokenEncoder(encoder, layers=card.encoder.layers)
+    model = load_trained(folder, types, tuned)
+    vectors = SubwordVectors.load(run / "words")
+    with staged(target) as place:
+        manifest = write_bundle(
+            place,
+            model,
+            card,
+            vectors,
+            types.words,
+            encoder,
+            about,
+            name=f"{run.resolve().name}-{task}-{role}",
+            recipe=run.resolve().name,
+            teacher=_teacher_of(run, task, role),
+        )
+        predictor = bundle.load(place)
+        random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
+        sentences = _test_sentences(run / "test.txt", set(types.words))
+        test_sentences = on_sentences(model, predictor, sentences, types, encoder)
+        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    return Exported(target, manifest, size, random_inputs, test_sentences)
+
+
+def write_bundle(
+    place: Path,
+    model: nn.Module,
+    card: ModelCard,
+    vectors: SubwordVectors,
+    words: Sequence[str],
+    encoder: Encoder | None,
+    about: dict[str, Any],
+    *,
+    name: str,
+    recipe: str,
+    teacher: str | None = None,
+) -> Manifest:
+    """Writes all files of a bundle into an empty folder, without comparing it with torch.
+
+    Args:
+        encoder: the one that the card names, with its trained weights if it was fine-tuned.
+        about: what ``model.json`` says beside the card: objective, seed, scores, corpus.
+    """
+    for file, graph in GRAPHS[card.kind].items():
+        write_graph(place / file, graph(model))
+    representation: Any = model.representation
+    # Words with a vector of their own come along even where no sentence of the run has them.
+    table = WordTable.fold(
+        vectors, representation.words.convolution(), words=dict.fromkeys([*words, *vectors.vocabulary])
+    )
+    table.save(place / WORDS)
+    trainable = sum(weight.numel() for weight in model.parameters())
+    frozen = table.vector_size * len(table.vocabulary)
+    if table.subwords is not None:
+        frozen += table.subwords.size
+    settings = None
+    if card.encoder is not None:
+        assert encoder is not None
+        write_graph(place / ENCODER, encoder_graph(encoder.model, card.encoder.layers))
+        encoder.tokenizer.save(str(place / TOKENIZER))
+        settings = EncoderSettings(
+            name=card.encoder.name,
+            layers=card.encoder.layers,
+            size=card.encoder.size,
+            max_pieces=encoder.max_pieces,
+            finetuned=card.encoder.finetuned,
+        )
+        if not card.encoder.finetuned:
+            frozen += sum(weight.numel() for weight in encoder.model.parameters())
+    corpus = about.get("corpus")
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=name,
+        task=card.task,
+        role=card.role,
+        kind=card.kind,
+        language=card.language,
+        labels=card.labels,
+        relative_labels=card.relative_labels,
+        words=WordSettings(table.vector_size, table.characters.size),
+        encoder=settings,
+        parameters=trainable + frozen,
+        trainable_parameters=trainable,
+        scores=about.get("scores", {}),
+        corpus=None if corpus is None else CorpusName(corpus["name"], corpus["digest"]),
+        provenance=Provenance(
+            recipe=recipe,
+            objective=about.get("objective", "none"),
+            teacher=teacher,
+            seed=about.get("seed"),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=_versions(),
+        ),
+        files={},
+    )
+    return write_manifest(place, manifest)
+
+
+def _teacher_of(run: Path, task: str, role: str) -> str | None:
+    """What taught a student, in words: the kind of the run's teacher and its encoder."""
+    if role == "teacher" or not (run / task / "teacher" / "model.json").is_file():
+        return None
+    card, _ = read_card(run / task / "teacher")
+    return f"{card.kind} over {card.encoder.name}" if card.encoder else card.kind
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _test_sentences(path: Path, known: set[str]) -> list[list[str]]:
+    """Test sentences spread over the file; a word with a space in it falls apart there, so it is left out."""
+    sentences = [line.split() for line in path.read_text().splitlines()]
+    usable = [words for words in sentences if words and known.issuperset(words)]
+    return usable[:: max(1, len(usable) // TEST_SENTENCES)][:TEST_SENTENCES]

@@ -1,0 +1,70 @@
+"""Bundles on disk: written beside their place, checked there, and moved in whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from bundle.manifest import MANIFEST, Manifest, describe_file
+from bundle.words import write_whole
+
+LARGEST_GRAPH = 2**31 - 1
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A new folder that takes ``target``'s place when the block ends, and is removed if the block raises.
+
+    A bundle that is there already is replaced: two renames, so that no half-written bundle can be seen.
+
+    Raises:
+        ValueError: ``target`` exists and is neither a bundle nor empty.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ValueError(f"{target}: exists and is not a folder; choose another --out")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise ValueError(
+            f"{target}: holds files but no {MANIFEST}: no bundle to replace; choose another --out"
+        )
+    # One folder down, where a server that looks for bundles beside ``target`` does not find it.
+    workshop = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(workshop, ignore_errors=True)
+    place, old = workshop / "new", workshop / "old"
+    place.mkdir(parents=True)
+    try:
+        yield place
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(place, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise
+    finally:
+        if target.exists() or not old.exists():
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def write_graph(path: Path, graph: onnx.ModelProto) -> None:
+    """Writes a graph that passes ONNX's own checker."""
+    if graph.ByteSize() > LARGEST_GRAPH:
+        raise ValueError(f"{path.name}: {graph.ByteSize():,} bytes; one ONNX file holds {LARGEST_GRAPH:,}")
+    onnx.checker.check_model(graph, full_check=True)
+    write_whole(path, lambda file: file.write(graph.SerializeToString()))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Lists all files of the folder in the manifest, and writes it."""
+    files = {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    complete = replace(manifest, files=files)
+    write_whole(folder / MANIFEST, lambda file: file.write(complete.to_json().encode()))
+    return complete

@@ -1,0 +1,188 @@
+"""The command, and what it refuses to write."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+import bundle
+from bundle.manifest import MANIFEST, MODEL, describe_file
+from export.__main__ import main
+from export.model import export_model, write_bundle
+from export.parity import ParityError, on_random_inputs, on_sentences
+from export.write import staged
+from tests.export.tiny_models import (
+    KINDS,
+    WORDS,
+    bundle_of,
+    card,
+    model,
+    run_folder,
+    sentences,
+    types,
+    vectors,
+)
+from train.models.card import EncoderUse
+from train.models.encoders import TokenEncoder, load_encoder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_answers_as_torch_on_random_inputs_and_on_words(tmp_path, kind):
+    built = bundle_of(tmp_path / kind, kind)
+    predictor = bundle.load(tmp_path / kind)
+    assert on_random_inputs(built, predictor, count=100).sentences == 100
+    parity = on_sentences(built, predictor, sentences(40), types())
+    assert parity.sentences == 40
+    assert parity.difference < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
+    folder = tmp_path / kind
+    built = bundle_of(folder, kind)
+    graph = onnx.load(folder / MODEL)
+    # The weights that act on every output lie in the recurrent layer.
+    lstm = next(node for node in graph.graph.node if node.op_type == "LSTM")
+    tensor = next(t for t in graph.graph.initializer if t.name == lstm.input[2])
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0, 0] += 0.3
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, folder / MODEL)
+    _sign_again(folder)
+    with pytest.raises(ParityError, match=r"worse by|differs by|entity at"):
+        on_random_inputs(built, bundle.load(folder), count=200)
+
+
+def test_a_changed_word_table_is_refused(tmp_path):
+    built = bundle_of(tmp_path / "ner", "crf")
+    rows = np.load(tmp_path / "ner" / "words" / "rows.npy")
+    rows[1:] *= -1
+    np.save(tmp_path / "ner" / "words" / "rows.npy", rows)
+    _sign_again(tmp_path / "ner")
+    with pytest.raises(ParityError):
+        on_sentences(built, bundle.load(tmp_path / "ner"), sentences(40), types())
+
+
+def test_an_export_that_differs_from_torch_leaves_the_old_bundle_in_place(tmp_path, monkeypatch):
+    run = run_folder(tmp_path / "run", {"ner": "crf"})
+    export_model(run, "ner", "student", tmp_path / "out" / "ner")
+    before = describe_file(tmp_path / "out" / "ner" / MANIFEST)
+    gates = "export.layers._gates"
+    from export import layers
+
+    right = layers._gates
+    monkeypatch.setattr(gates, lambda lstm, name: right(lstm, name) * np.float32(1.01))
+    assert main([str(run), "--out", str(tmp_path / "out")]) == 1
+    assert describe_file(tmp_path / "out" / "ner" / MANIFEST) == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ner"]
+
+
+def test_the_command_writes_a_bundle_for_each_task_and_prints_a_table(tmp_path, capsys):
+    run = run_folder(tmp_path / "tiny", {"ner": "crf", "parse": "biaffine"})
+    assert main([str(run), "--out", str(tmp_path / "bundles")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("1000 of 1000 equal") == 2
+    assert printed.count("50 of 50 equal") == 2
+    for task, kind in (("ner", "crf"), ("parse", "biaffine")):
+        manifest = bundle.load(tmp_path / "bundles" / task).manifest
+        assert (manifest.task, manifest.kind, manifest.name) == (task, kind, f"tiny-{task}-student")
+        assert manifest.scores["test"] == {"f1": 80.5}
+        assert manifest.provenance.objective == "structural"
+        assert "torch" in manifest.provenance.versions
+
+
+def test_the_parameters_count_the_word_vectors_and_subwords_too(tmp_path):
+    built = bundle_of(tmp_path / "ner", "crf")
+    manifest = bundle.load(tmp_path / "ner").manifest
+    trained = sum(weight.numel() for weight in built.parameters())
+    assert manifest.trainable_parameters == trained
+    assert manifest.parameters == trained + 6 * len(WORDS) + 6 * 50
+
+
+def test_a_run_without_what_is_asked_for_is_an_error_that_says_so(tmp_path, capsys):
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert "python -m train" in capsys.readouterr().err
+    run = run_folder(tmp_path / "run", {"ner": "crf"})
+    assert main([str(run), "--teachers", "--out", str(tmp_path / "out")]) == 2
+    assert "teacher" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "ner").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "ner").mkdir()
+    (tmp_path / "ner" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="no bundle to replace"), staged(tmp_path / "ner"):
+        pass
+    assert (tmp_path / "ner" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    def write() -> None:
+        with staged(tmp_path / "ner") as place:
+            (place / "half").write_text("")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "finetuned"), [("crf", True), ("biaffine", False)])
+def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind, finetuned):
+    encoder = load_encoder(str(_encoder(tmp_path / "encoder")))
+    use = EncoderUse("tiny", (-2, -1), 8, finetuned)
+    described = card(kind, role="teacher", encoder=use, layers=2)
+    tuned = TokenEncoder(encoder, layers=use.layers) if finetuned else None
+    built = model(described, encoder=tuned)
+    (tmp_path / "teacher").mkdir()
+    write_bundle(tmp_path / "teacher", built, described, vectors(), WORDS, encoder, {}, name="t", recipe="r")
+    predictor = bundle.load(tmp_path / "teacher")
+    on_random_inputs(built, predictor, count=50)
+    # Longer than the encoder's positions: several windows.
+    parity = on_sentences(built, predictor, sentences(30, longest=40), types(), encoder)
+    assert parity.sentences == 30
+    settings = predictor.manifest.encoder
+    assert settings is not None
+    assert (settings.layers, settings.size, settings.finetuned) == ((-2, -1), 8, finetuned)
+    assert predictor.manifest.parameters > sum(weight.numel() for weight in encoder.model.parameters())
+
+
+def _encoder(folder: Path) -> Path:
+    """A Hugging Face folder of a tiny encoder with a piece for each character."""
+    torch.manual_seed(3)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", *sorted({c for word in WORDS for c in word})]
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0 if piece[0] != "[" else -99.0) for piece in pieces], unk_id=1)
+    )
+    tokenizer.add_special_tokens(pieces[:4])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=40,
+    )
+    encoder: Any = BertModel(config, add_pooling_layer=False)
+    encoder.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _sign_again(folder: Path) -> None:
+    """Brings the manifest's hashes up to date, as someone who forges a bundle would."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name in manifest["files"]:
+        entry = describe_file(folder / name)
+        manifest["files"][name] = {"sha256": entry.sha256, "size": entry.size}
+    (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -1,0 +1,205 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tests.train.tiny import write_corpus, write_encoder, write_recipe
+from train.__main__ import main
+from train.fit import Fitting, TrainingError, batches, fit
+from train.recipe import RecipeError, load_recipe
+from train.resources import load_material
+
+KEYS = {"task", "case", "system", "objective", "labelled", "unlabelled", "seed", "split", "metric", "value"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_corpus(folder / "xx_tiny")
+    write_encoder(folder / "encoder")
+    return folder
+
+
+def command(recipe: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "train", str(recipe), "--out", str(out), *more]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "STRUCTURAL_KD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of a run without its speeds, which differ from run to run."""
+    lines = (out / "results.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["metric"] != "sent_per_s"]
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Path:
+    """A run of both tasks with every student, through the command."""
+    out = folder / "finished"
+    recipe = write_recipe(folder)
+    done = subprocess.run(
+        command(recipe, out), env=environment(folder / "cache"), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (out / "printed.txt").write_text(done.stdout)
+    return out
+
+
+def test_a_run_writes_one_row_a_number_for_the_teacher_and_every_student(finished: Path) -> None:
+    found = rows(finished)
+    assert all(set(row) == KEYS for row in found)
+    assert {(row["task"], row["case"], row["system"], row["objective"]) for row in found} == {
+        ("ner", "1a", "teacher", "none"),
+        ("parse", "1b-biaffine", "teacher", "none"),
+        *(
+            (task, case, "student", objective)
+            for task, case in (("ner", "1a"), ("ner", "2a"), ("parse", "1b"), ("parse", "1b-biaffine"))
+            for objective in ("none", "top1", "structural")
+        ),
+    }
+    assert {row["metric"] for row in found} == {"f1", "precision", "recall", "uas", "las", "params", "lost_mass"}
+    unlabelled = {(row["objective"], row["unlabelled"]) for row in found if row["system"] == "student"}
+    assert unlabelled == {("none", 0), ("top1", 16), ("structural", 16)}
+
+
+def test_a_run_ends_with_a_table_of_teacher_and_students_and_leaves_what_export_needs(finished: Path) -> None:
+    printed = (finished / "printed.txt").read_text()
+    assert "| ner | teacher |" in printed
+    assert "| parse | student | 1b-biaffine | structural |" in printed
+    assert len((finished / "test.txt").read_text().splitlines()) == 8
+    for task in ("ner", "parse"):
+        served = json.loads((finished / task / "served.json").read_text())["student"]
+        assert (finished / task / served / "model.safetensors").exists()
+    assert not list(finished.glob("**/*.part"))
+    assert not list(finished.glob("**/checkpoint.pt"))
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_numbers_of_an_uninterrupted_one(
+    finished: Path, folder: Path
+) -> None:
+    out = folder / "killed"
+    recipe = write_recipe(folder)
+    process = subprocess.Popen(
+        command(recipe, out), env=environment(folder / "cache"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*/students/*/checkpoint.pt")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.stderr is not None
+    process.stderr.read()  # ends when the last process that holds it, parent or child, is gone
+    assert process.wait() == -signal.SIGKILL
+
+    refused = main([str(recipe), "--out", str(out)])
+    assert refused == 2
+    done = subprocess.run(
+        command(recipe, out, "--resume"), env=environment(folder / "cache"), capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert rows(out) == rows(finished)
+
+
+def test_resuming_a_finished_run_with_another_seed_adds_only_that_seed(finished: Path, folder: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.glob("*/students/*/model.safetensors")}
+    recipe = write_recipe(folder)
+    done = subprocess.run(
+        command(recipe, finished, "--resume", "--set", "seeds=[1,2]", "--set", "distillation.objectives=[none]"),
+        env=environment(folder / "cache"),
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert {row["seed"] for row in rows(finished)} == {1, 2}
+
+
+def test_a_teacher_can_fine_tune_its_encoder(folder: Path) -> None:
+    recipe = write_recipe(
+        folder,
+        encoder={"name": str(folder / "encoder"), "layers": [-1], "finetune": True, "learning_rate": 1e-3},
+        tasks={"ner": {"teacher": {"steps": 4, "evaluations": 1}, "students": {"crf": {"steps": 2, "evaluations": 1}}}},
+    )
+    out = folder / "finetuned"
+    assert main([str(recipe), "--out", str(out)]) == 0
+    from safetensors.torch import load_file
+
+    before = load_file(folder / "encoder" / "model.safetensors")
+    after = load_file(out / "ner" / "teacher" / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    moved = [key for key in after if key.endswith(name)]
+    assert len(moved) == 1
+    assert not torch.equal(after[moved[0]], before[name])
+
+
+def test_sentences_outside_the_labelled_ones_lose_their_labels(folder: Path) -> None:
+    material = load_material(load_recipe(write_recipe(folder)))
+    assert len(material.part("labelled")) == 24
+    assert all(s.tags is None and s.heads is None for s in material.part("unlabelled"))
+    assert sorted([*material.parts["labelled"], *material.parts["unlabelled"]]) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"labelled": 41}, "labelled: 41 .* has 40"), ({"unlabelled": 17}, "unlabelled: 17 .* there are 16")],
+)
+def test_more_sentences_than_there_are_is_an_error(folder: Path, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_material(load_recipe(write_recipe(folder, **changes)))
+
+
+def test_a_missing_corpus_is_an_error_without_a_traceback(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(folder, corpus=str(tmp_path / "nowhere"))
+    assert main([str(recipe), "--out", str(tmp_path / "out")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+
+    def loss(wrapped: nn.Module, numbers: list[int], _progress: float) -> Tensor:
+        value: Tensor = wrapped(torch.ones(1, 1)).sum()
+        return value / 0 * 0 if 3 in numbers else value
+
+    with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
+        fit(
+            model,
+            loss=loss,
+            evaluate=lambda _: 0.0,
+            stream=batches(lambda g: g.permutation(4), np.array([1, 2, 3, 4]), size=2, seed=0),
+            fitting=Fitting(steps=4, batch=2, learning_rate=0.1, evaluations=1),
+            accelerator=Accelerator(cpu=True),
+            checkpoint=tmp_path / "checkpoint.pt",
+            title="tiny",
+        )
+
+
+def test_batches_are_the_same_for_the_same_seed_and_cover_every_sentence_in_an_epoch() -> None:
+    lengths = np.arange(100) % 7
+
+    def first(seed: int) -> list[list[int]]:
+        stream = batches(lambda g: g.permutation(100), lengths, size=8, seed=seed)
+        return [next(stream) for _ in range(13)]
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)
+    assert sorted(number for batch in first(1) for number in batch) == list(range(100))
