@@ -74,7 +74,15 @@ def test_a_run_writes_one_row_a_number_for_the_teacher_and_every_student(finishe
             for objective in ("none", "top1", "structural")
         ),
     }
-    assert {row["metric"] for row in found} == {"f1", "precision", "recall", "uas", "las", "params", "lost_mass"}
+    assert {row["metric"] for row in found} == {
+        "f1",
+        "precision",
+        "recall",
+        "uas",
+        "las",
+        "params",
+        "lost_mass",
+    }
     unlabelled = {(row["objective"], row["unlabelled"]) for row in found if row["system"] == "student"}
     assert unlabelled == {("none", 0), ("top1", 16), ("structural", 16)}
 
@@ -97,11 +105,15 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_numbers_of_an_uninterrupted_o
     out = folder / "killed"
     recipe = write_recipe(folder)
     process = subprocess.Popen(
-        command(recipe, out), env=environment(folder / "cache"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command(recipe, out),
+        env=environment(folder / "cache"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("*/students/*/checkpoint.pt")):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no student began"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.stderr is not None
@@ -121,7 +133,9 @@ def test_resuming_a_finished_run_with_another_seed_adds_only_that_seed(finished:
     before = {file: file.stat().st_mtime_ns for file in finished.glob("*/students/*/model.safetensors")}
     recipe = write_recipe(folder)
     done = subprocess.run(
-        command(recipe, finished, "--resume", "--set", "seeds=[1,2]", "--set", "distillation.objectives=[none]"),
+        command(
+            recipe, finished, "--resume", "--set", "seeds=[1,2]", "--set", "distillation.objectives=[none]"
+        ),
         env=environment(folder / "cache"),
         capture_output=True,
         timeout=300,
@@ -132,10 +146,11 @@ def test_resuming_a_finished_run_with_another_seed_adds_only_that_seed(finished:
 
 
 def test_a_teacher_can_fine_tune_its_encoder(folder: Path) -> None:
+    short = {"steps": 4, "evaluations": 1}
     recipe = write_recipe(
         folder,
         encoder={"name": str(folder / "encoder"), "layers": [-1], "finetune": True, "learning_rate": 1e-3},
-        tasks={"ner": {"teacher": {"steps": 4, "evaluations": 1}, "students": {"crf": {"steps": 2, "evaluations": 1}}}},
+        tasks={"ner": {"teacher": short, "students": {"crf": short}}},
     )
     out = folder / "finetuned"
     assert main([str(recipe), "--out", str(out)]) == 0
@@ -160,7 +175,9 @@ def test_sentences_outside_the_labelled_ones_lose_their_labels(folder: Path) -> 
     ("changes", "message"),
     [({"labelled": 41}, "labelled: 41 .* has 40"), ({"unlabelled": 17}, "unlabelled: 17 .* there are 16")],
 )
-def test_more_sentences_than_there_are_is_an_error(folder: Path, changes: dict[str, int], message: str) -> None:
+def test_more_sentences_than_there_are_is_an_error(
+    folder: Path, changes: dict[str, int], message: str
+) -> None:
     with pytest.raises(RecipeError, match=message):
         load_material(load_recipe(write_recipe(folder, **changes)))
 

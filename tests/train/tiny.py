@@ -60,7 +60,8 @@ def write_encoder(folder: Path) -> Path:
 
 def write_recipe(folder: Path, **changes: object) -> Path:
     """A recipe over the small corpus with every student; seconds to run."""
-    training = {"hidden_size": 16, "steps": 12, "batch": 8, "evaluations": 3, "arc_size": 8, "relation_size": 8}
+    sizes = {"hidden_size": 16, "arc_size": 8, "relation_size": 8}
+    training = {**sizes, "steps": 12, "batch": 8, "evaluations": 3}
     recipe = {
         "corpus": str(folder / "xx_tiny"),
         "labelled": 24,
