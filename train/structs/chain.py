@@ -73,7 +73,7 @@ class LinearChain(StructuredDistribution):
 
     def _absorb(self, unary: Tensor, transitions: Tensor, lengths: Tensor) -> None:
         self.unary = unary  # [B, n, L]
-        self.transitions = transitions  # [L, L], [B, 1, L, L] or [B, n-1, L, L]
+        self.transitions = transitions  # [L, L] or [B, n-1, L, L]
         self.lengths = lengths
         self.mask = token_mask(lengths, unary.shape[1])  # [B, n]
 
@@ -118,10 +118,11 @@ class LinearChain(StructuredDistribution):
     def argmax(self) -> Tensor:
         """The Viterbi path: [B, n] label ids, 0 in the padding."""
         batch, tokens, labels = self.unary.shape
+        tables = _tables(self.transitions, tokens)
         best = self.unary[:, 0]  # [B, L]
         pointers = []
         for i in range(1, tokens):
-            reached, pointer = (best[:, :, None] + _table(self.transitions, i - 1)).max(1)  # [B, L] each
+            reached, pointer = (best[:, :, None] + tables[i - 1]).max(1)  # [B, L] each
             inside = self.mask[:, i, None]  # [B, 1]
             best = torch.where(inside, reached + self.unary[:, i], best)
             # Behind the end a path stays where it is, so that backtracking from the last column works.
@@ -159,11 +160,14 @@ class LinearChain(StructuredDistribution):
         return marginals
 
 
-def _table(transitions: Tensor, i: int) -> Tensor:
-    """The table between positions i and i+1, broadcastable to [B, L, L]."""
+def _tables(transitions: Tensor, tokens: int) -> Sequence[Tensor]:
+    """The tables between neighbouring positions, each broadcastable to [B, L, L].
+
+    Unbound at once: the backward pass of an index would fill a tensor of the whole chain at every position.
+    """
     if transitions.dim() == 2:
-        return transitions
-    return transitions[:, min(i, transitions.shape[1] - 1)]
+        return [transitions] * (tokens - 1)
+    return transitions.unbind(1)
 
 
 def _forward_scaled(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tensor:
@@ -174,16 +178,17 @@ def _forward_scaled(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tens
     unary, transitions = unary.double(), transitions.double()
     # The shifts are constants to autograd: they cancel in the value, so they must in the gradient too.
     shift = unary.detach().amax(-1)  # [B, n]
-    weights = (unary - shift[..., None]).exp()  # [B, n, L]
+    weights = (unary - shift[..., None]).exp().unbind(1)  # n × [B, L]
     top = transitions.detach().amax() if transitions.numel() else transitions.new_zeros(())
-    tables = (transitions - top).exp()  # [L, L] or [B, 1 or n-1, L, L]
-    mass = weights[:, 0]  # [B, L]
+    tables = _tables((transitions - top).exp(), tokens)  # (n-1) × [L, L] or [B, L, L]
+    inside = mask.unbind(1)  # n × [B]
+    mass = weights[0]  # [B, L]
     scales = []
     for i in range(tokens):
         if i:
-            table = _table(tables, i - 1)
+            table = tables[i - 1]
             step = mass @ table if table.dim() == 2 else torch.bmm(mass[:, None], table)[:, 0]  # [B, L]
-            mass = torch.where(mask[:, i, None], step * weights[:, i], mass)
+            mass = torch.where(inside[i][:, None], step * weights[i], mass)
         scale = mass.sum(-1, keepdim=True)  # [B, 1]
         mass = mass / scale
         scales.append(scale)
@@ -193,9 +198,9 @@ def _forward_scaled(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tens
 
 def _forward_log(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tensor:
     """A by the forward recursion in log space: [B]."""
-    mask = token_mask(lengths, unary.shape[1])
-    mass = unary[:, 0]  # [B, L]
-    for i in range(1, unary.shape[1]):
-        step = (mass[:, :, None] + _table(transitions, i - 1)).logsumexp(1) + unary[:, i]  # [B, L]
-        mass = torch.where(mask[:, i, None], step, mass)
+    emissions, inside = unary.unbind(1), token_mask(lengths, unary.shape[1]).unbind(1)
+    mass = emissions[0]  # [B, L]
+    for i, table in enumerate(_tables(transitions, unary.shape[1]), start=1):
+        step = (mass[:, :, None] + table).logsumexp(1) + emissions[i]  # [B, L]
+        mass = torch.where(inside[i][:, None], step, mass)
     return mass.logsumexp(-1)
