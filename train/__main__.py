@@ -8,6 +8,7 @@ python -m train recipes/en_ewt.yaml --check         validate only
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from train.corpora import CorpusError
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
 
+    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
     from train.distill.targets import TargetStoreError
     from train.experiment import run

@@ -24,7 +24,7 @@ from train.distill.objectives import OBJECTIVES
 from train.distill.schedule import teacher_weight
 from train.distill.targets import Target, TargetHeader, TargetStore
 from train.evaluation import by_length, count_parameters, evaluate, speed
-from train.fit import Fitting, TrainingError, batches, fit, progress_bar
+from train.fit import Fitting, TrainingError, batches, check_settings, fit, progress_bar
 from train.models.card import EncoderUse, Kind, ModelCard, build_model, load_trained, read_card, save_trained
 from train.models.encoders import TokenEncoder, load_encoder
 from train.models.parsers import SequenceLabellingParser
@@ -152,7 +152,9 @@ def _train_teacher(experiment: Experiment, task: TrainingTask, training: Trainin
         recipe.encoder.name, recipe.encoder.layers, experiment.encoder.hidden_size, recipe.encoder.finetune
     )
     card = _card(experiment, task, TEACHER_KIND[task.name], "teacher", training, encoder=use)
-    if (folder / "model.json").exists():
+    read = recipe.encoder.model_dump()
+    settings = _settings(experiment, training, seed=recipe.teacher_seed, encoder=read)
+    if _is_finished(folder, settings):
         return load_trained(folder, experiment.reader.types, _live_encoder(experiment)).to(experiment.device)
     torch.manual_seed(recipe.teacher_seed)
     model = build_model(card, experiment.reader.types, _live_encoder(experiment)).to(experiment.device)
@@ -165,9 +167,10 @@ def _train_teacher(experiment: Experiment, task: TrainingTask, training: Trainin
         distribution = wrapped(batch)
         return -distribution.log_prob(gold).sum() / batch.lengths.sum()
 
+    about = {"objective": "none", "seed": recipe.teacher_seed, "settings": settings}
     _fit_and_save(
         experiment, task, model, card, training, folder, recipe.teacher_seed, loss, lambda _: numbers,
-        title=f"{task.name} teacher", about={"objective": "none", "seed": recipe.teacher_seed},
+        title=f"{task.name} teacher", about=about,
     )  # fmt: skip
     return model
 
@@ -183,9 +186,11 @@ def _train_student(
     folder: Path,
 ) -> None:
     student_folder = folder / "students" / f"{kind}-{objective}-seed{seed}"
-    if (student_folder / "model.json").exists():
-        return
     distillation = experiment.recipe.distillation
+    taught_by = distillation.model_dump(exclude={"objectives"}) if OBJECTIVES[objective] else None
+    settings = _settings(experiment, training, seed=seed, objective=objective, distillation=taught_by)
+    if _is_finished(student_folder, settings):
+        return
     teacher_loss = OBJECTIVES[objective]
     card = _card(experiment, task, kind, "student", training)
     torch.manual_seed(seed)
@@ -212,7 +217,7 @@ def _train_student(
         total = torch.where(has_gold, mixed, distillation.unlabelled_weight * taught).sum()
         return total / batch.lengths.sum()
 
-    about: dict[str, Any] = {"objective": objective, "seed": seed}
+    about: dict[str, Any] = {"objective": objective, "seed": seed, "settings": settings}
     if isinstance(model, SequenceLabellingParser) and store is not None:
         lost, tokens = task.lost_mass([store[i] for i in range(len(store))], model)  # type: ignore[attr-defined]
         about["lost_mass"] = lost / tokens
@@ -223,6 +228,29 @@ def _train_student(
         _epoch(labelled, unlabelled, distillation.unlabelled_share),
         title=f"{task.name} {kind} {objective} seed {seed}", about=about,
     )  # fmt: skip
+
+
+def _settings(experiment: Experiment, training: Training, **more: Any) -> dict[str, Any]:
+    """All that decides what a model becomes: a finished or half-finished one is only kept under the same."""
+    material = experiment.material
+    return {
+        "training": training.model_dump(),
+        "corpus": _digest(material.sentences),
+        "labelled": len(material.parts["labelled"]),
+        "unlabelled": len(material.parts["unlabelled"]),
+        "selection_seed": experiment.recipe.selection_seed,
+        "vectors": experiment.recipe.vectors.model_dump(mode="json"),
+        **more,
+    }
+
+
+def _is_finished(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder holds the finished model of these settings; other settings are an error."""
+    if not (folder / "model.json").exists():
+        return False
+    _, about = read_card(folder)
+    check_settings(folder, about.get("settings"), settings)
+    return True
 
 
 def _epoch(
@@ -270,6 +298,7 @@ def _fit_and_save(
         ),
         accelerator=experiment.accelerator,
         checkpoint=folder / "checkpoint.pt",
+        settings=about["settings"],
         title=title,
     )
     seconds = time.perf_counter() - start
@@ -305,6 +334,8 @@ def _make_targets(
     missing = list(store.missing())
     total = sum(len(rows) for _, rows in missing)
     teacher.eval()
+    if not missing:
+        return store
     with progress_bar(total, f"{task.name} targets", "sentence") as bar:
         for shard, places in missing:
             numbers = [taught[place] for place in places]

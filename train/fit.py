@@ -1,5 +1,6 @@
 """The training loop: steps, dev scores, checkpoints that a killed run goes on from."""
 
+import json
 import math
 import os
 import sys
@@ -66,6 +67,7 @@ def fit(
     fitting: Fitting,
     accelerator: Accelerator,
     checkpoint: Path,
+    settings: dict[str, Any],
     title: str,
 ) -> float:
     """Train a model and leave it with the weights of its best dev score, which is returned.
@@ -75,10 +77,12 @@ def fit(
         evaluate: the dev score, larger is better.
         stream: batches; a resumed run passes the same stream from its start.
         checkpoint: written at each evaluation; where it exists already, training goes on from it.
+        settings: what the model is trained with; a checkpoint of other settings is refused.
         title: what the progress bar calls it.
 
     Raises:
-        TrainingError: the loss is not finite; says at which step and on which sentences.
+        TrainingError: the loss is not finite; says at which step and on which sentences. Or the checkpoint
+            belongs to other settings.
     """
     optimizer = torch.optim.Adam(_parameter_groups(model, fitting), betas=(0.9, 0.98), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, fitting.steps))
@@ -86,6 +90,7 @@ def fit(
     step, best, best_weights = 0, -math.inf, None
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        check_settings(checkpoint, json.loads(state["settings"]), settings)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -122,6 +127,7 @@ def fit(
             bar.set_postfix(loss=f"{value.item():.3f}", dev=f"{score:.2f}", best=f"{best:.2f}")
             if accelerator.is_main_process:
                 state = {
+                    "settings": json.dumps(settings),
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
@@ -136,6 +142,18 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     return best
+
+
+def check_settings(where: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    """Refuse to go on from a model that was trained with other settings, naming the first that differs."""
+    wanted = json.loads(json.dumps(wanted))
+    for name in wanted:
+        old = (found or {}).get(name)
+        if old != wanted[name]:
+            raise TrainingError(
+                f"{where}: {name} was {json.dumps(old)}, the recipe now says {json.dumps(wanted[name])}; "
+                "delete the folder to train it again, or choose another --out"
+            )
 
 
 def progress_bar(total: int, title: str, unit: str, initial: int = 0) -> tqdm:

@@ -161,6 +161,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, see recipes/quickstart.yaml")
+    content = _unshared(content)
     for override in overrides:
         _override(content, override)
     try:
@@ -168,6 +169,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         lines = [_explain(path, problem) for problem in error.errors()]
         raise RecipeError("\n".join(lines)) from None
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which sections that YAML anchors share are apart, so that setting one leaves the others."""
+    if isinstance(value, dict):
+        return {key: _unshared(part) for key, part in value.items()}
+    return [_unshared(part) for part in value] if isinstance(value, list) else value
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -145,6 +145,17 @@ def test_resuming_a_finished_run_with_another_seed_adds_only_that_seed(finished:
     assert {row["seed"] for row in rows(finished)} == {1, 2}
 
 
+def test_resuming_with_other_settings_is_refused_and_names_what_changed(
+    finished: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(folder)
+    changed = ["--set", "tasks.ner.students.crf.steps=13", "--set", "tasks.parse.teacher.steps=13"]
+    assert main([str(recipe), "--out", str(finished), "--resume", *changed]) == 1
+    printed = capfd.readouterr().err
+    assert "crf-none-seed1: training was" in printed
+    assert "parse/teacher: training was" in printed
+
+
 def test_a_teacher_can_fine_tune_its_encoder(folder: Path) -> None:
     short = {"steps": 4, "evaluations": 1}
     recipe = write_recipe(
@@ -206,6 +217,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Pa
             fitting=Fitting(steps=4, batch=2, learning_rate=0.1, evaluations=1),
             accelerator=Accelerator(cpu=True),
             checkpoint=tmp_path / "checkpoint.pt",
+            settings={},
             title="tiny",
         )
 

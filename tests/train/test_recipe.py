@@ -39,6 +39,12 @@ def test_set_overrides_keys_at_any_depth(tmp_path: Path) -> None:
     assert recipe.tasks["ner"].students["crf"].hidden_size == 8
 
 
+def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: Path) -> None:
+    text = RECIPE.replace("crf: {steps: 5}", "crf: &sizes {steps: 5}\n      softmax: *sizes")
+    students = load_recipe(write(tmp_path, text), ["tasks.ner.students.crf.steps=6"]).tasks["ner"].students
+    assert (students["crf"].steps, students["softmax"].steps) == (6, 5)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
