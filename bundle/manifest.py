@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: no such file; python -m export writes bundles") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long a number; nested too deep
         raise BundleError(f"{path}: not JSON: {error}; export the bundle again") from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
     if isinstance(version, bool) or version != FORMAT_VERSION:

@@ -33,6 +33,9 @@ Open = Callable[[str], Session]
 TOKENS_A_BATCH = 32 * 21
 """Padded tokens of one run of the graph: beyond about 32 sentences a CPU gets slower again."""
 
+PIECES_A_RUN = 8192
+"""Padded pieces of one run of an encoder: words of hundreds of pieces would take gigabytes in one run."""
+
 
 def load(
     path: str | Path,
@@ -75,6 +78,8 @@ def load(
     expected = words.size + (manifest.encoder.size if manifest.encoder else 0)
     if (width := tagger_or_parser.graph.inputs["words"][-1]) != expected:
         raise BundleError(f"{folder / MODEL}: reads {width} features a word, the manifest means {expected}")
+    if read_manifest(folder) != manifest:
+        raise BundleError(f"{folder}: replaced while it was loaded; load it again")
     return Predictor(manifest, words, tagger_or_parser, encoder=encoder, batch_tokens=batch_tokens)
 
 
@@ -164,12 +169,17 @@ class PieceEncoder:
         self.size = settings.size
 
     def features(self, sentences: Sentences) -> list[Features]:
-        """Encoder features of each sentence's words, [n, E]."""
+        """Encoder features of each sentence's words, [n, E]; there is at least one word in all."""
         from bundle.pieces import pool, words_to_pieces
 
         pieces = words_to_pieces(self._tokenizer, sentences, self._max_pieces)
-        hidden = self._graph.run(ids=pieces.ids, mask=pieces.mask)["hidden"]  # [W, p, E]
-        return pool(hidden, pieces)
+        windows, longest = pieces.ids.shape
+        several = max(1, PIECES_A_RUN // longest)
+        hidden = [
+            self._graph.run(ids=pieces.ids[i : i + several], mask=pieces.mask[i : i + several])["hidden"]
+            for i in range(0, windows, several)
+        ]
+        return pool(np.concatenate(hidden), pieces)  # [W, p, E]
 
 
 class _Tagger:

@@ -64,98 +64,101 @@ def are_trees(heads: ArrayLike, lengths: ArrayLike) -> NDArray[np.bool_]:
 def maximum_spanning_tree(scores: ArrayLike) -> NDArray[np.int64]:
     """The best tree with exactly one root child: scores [n, n+1] (dependent, head or 0) -> heads [n].
 
-    Chu-Liu/Edmonds in O(n^2) for dense graphs (Tarjan 1977; path growing as in Gabow et al. 1986). One
-    root child: every root arc is made worse by more than any two trees can differ in all their other arcs, so
-    that the best tree has as few root children as there can be, which is one (Zmigrod et al. 2020
+    Chu-Liu/Edmonds in O(n^2) for dense graphs (Tarjan 1977; path growing as in Gabow et al. 1986). Where the
+    best tree has several root children, every root arc is made worse by more than any two trees can differ in
+    all their other arcs, so that the best one has as few as there can be, which is one (Zmigrod et al. 2020
     discuss this and others). Arcs scored `FORBIDDEN` or lower are used as seldom as possible, but there is
     always a tree. The diagonal `scores[i, i + 1]` is not looked at. NaN or +inf is a `ValueError`.
 
     >>> maximum_spanning_tree([[1.0, 0.0, 5.0], [2.0, 5.0, 0.0]]).tolist()
     [2, 0]
     """
-    given = np.asarray(scores, dtype=np.float64)  # [n, n+1]
+    given = np.array(scores, dtype=np.float64, order="C")  # [n, n+1], a copy
     if given.ndim != 2 or given.shape[0] < 1 or given.shape[1] != given.shape[0] + 1:
         raise ValueError(f"arc scores have shape {given.shape}; expected [n, n+1] with n >= 1")
     n = given.shape[0]
-    arcs = np.ones_like(given, dtype=np.bool_)  # [n, n+1]
-    arcs[np.arange(n), np.arange(n) + 1] = False
-    if np.isnan(given[arcs]).any() or np.isposinf(given[arcs]).any():
+    diagonal = given.reshape(-1)[1 :: n + 2]  # [n], a view
+    diagonal[:] = -np.inf
+    highest = float(given.max())
+    if not highest < np.inf:
         raise ValueError("arc scores hold NaN or +inf; expected numbers, or -inf for a forbidden arc")
-    allowed = arcs & (given > FORBIDDEN)  # [n, n+1]
-    highest = given[allowed].max() if allowed.any() else 0.0
-    lowest = given[allowed].min() if allowed.any() else 0.0
-    if not allowed[arcs].all():
+    forbidden = given <= FORBIDDEN  # [n, n+1], the diagonal included
+    if highest <= FORBIDDEN:
+        highest = lowest = 0.0
+    else:
+        lowest = float(given.min(where=~forbidden, initial=highest))
+    if np.count_nonzero(forbidden) > n:
         lowest -= (n + 1) * (highest - lowest + 1.0)
-    penalised = np.where(allowed, given, lowest)  # [n, n+1]
-    penalised[:, 0] -= (n + 1) * (highest - lowest + 1.0)
-    return _best_arborescence(np.concatenate([np.zeros((1, n + 1)), penalised]))[1:]
+        given[forbidden] = lowest
+        diagonal[:] = -np.inf
+    heads = _best_arborescence(given.tolist())
+    if heads.count(0) > 1:
+        given[:, 0] -= (n + 1) * (highest - lowest + 1.0)
+        heads = _best_arborescence(given.tolist())
+    return np.array(heads, dtype=np.int64)
 
 
-def _best_arborescence(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The best heads [m] of the nodes 1, ..., m - 1; scores [m, m] (dependent, head); node 0 is the root."""
-    m = len(scores)
-    size = 2 * m  # a contraction of at least two nodes adds one, so there are fewer than m of them
-    best = np.full((size, size), -np.inf)  # (dependent, head), of nodes that are not part of another
-    best[:m, :m] = scores
-    np.fill_diagonal(best, -np.inf)
-    # The arc between words that an arc between nodes stands for.
-    dependent_of, head_of = np.indices((size, size))
-    part_of = [-1] * size
-    parts: list[list[int]] = [[] for _ in range(size)]
-    chosen = [(0, 0)] * size  # the arc (dependent, head) into a node
-    chosen_score = np.zeros(size)
-    finished = [True] + [False] * (size - 1)  # connected to the root
-    nodes = m
-    for word in range(1, m):
-        if finished[_outermost(word, part_of)]:
-            continue
-        path = [_outermost(word, part_of)]  # each node's best head follows it
-        while True:
-            node = path[-1]
-            head = int(best[node].argmax())
-            chosen[node] = int(dependent_of[node, head]), int(head_of[node, head])
-            chosen_score[node] = best[node, head]
-            if finished[head]:
-                for connected in path:
-                    finished[connected] = True
-                break
-            if head not in path:
-                path.append(head)
+def _best_arborescence(scores: list[list[float]]) -> list[int]:
+    """The best heads of the words 1, ..., n, whatever the number of root children.
+
+    Args:
+        scores: n rows of n + 1 (dependent, head or 0); a word's arc to itself is -inf, root arcs are finite.
+
+    Lists, not arrays: a sentence's rows are so short that numpy's calls would cost more than their work.
+    """
+    n = len(scores)
+    # Nodes are the root 0, the words, and from n + 1 on the cycles that were contracted.
+    rows = [[], *scores]  # the score of each word as a node's head, -inf for words of the node itself
+    words = [[word] for word in range(n + 1)]  # of a node
+    cycles: list[list[int]] = [[] for _ in range(n + 1)]  # the nodes that a node is made of
+    outermost = list(range(n + 1))  # the node that a word is part of
+    chosen = [0] * (n + 1)  # the word that is a node's best head, and the score of that arc
+    chosen_score = [0.0] * (n + 1)
+    finished = {0}  # nodes that are connected to the root
+    for word in range(1, n + 1):
+        path: list[int] = []  # each node's best head follows it
+        node = outermost[word]
+        while node not in finished:
+            path.append(node)
+            chosen_score[node] = max(rows[node])
+            chosen[node] = rows[node].index(chosen_score[node])
+            node = outermost[chosen[node]]
+            if node not in path:
                 continue
-            cycle = path[path.index(head) :]
-            path[-len(cycle) :] = [nodes]
-            into = best[cycle] - chosen_score[cycle][:, None]  # [cycle, size]: the gain if broken there
-            breaks = np.array(cycle)[into.argmax(axis=0)]  # [size]
-            best[nodes] = into.max(axis=0)
-            dependent_of[nodes] = dependent_of[breaks, np.arange(size)]
-            head_of[nodes] = head_of[breaks, np.arange(size)]
-            out = best[:, cycle]  # [size, cycle]
-            leaves = np.array(cycle)[out.argmax(axis=1)]  # [size]
-            best[:, nodes] = out.max(axis=1)
-            dependent_of[:, nodes] = dependent_of[np.arange(size), leaves]
-            head_of[:, nodes] = head_of[np.arange(size), leaves]
-            best[cycle, :] = -np.inf
-            best[:, cycle] = -np.inf
-            best[nodes, nodes] = -np.inf
-            parts[nodes] = cycle
-            for member in cycle:
-                part_of[member] = nodes
-            nodes += 1
-    heads = np.zeros(m, dtype=np.int64)
-    open_nodes = [node for node in range(1, nodes) if part_of[node] == -1]
-    while open_nodes:
-        node = open_nodes.pop()
-        dependent, heads[dependent] = chosen[node]
-        while dependent != node:
-            open_nodes.extend(part for part in parts[part_of[dependent]] if part != dependent)
-            dependent = part_of[dependent]
-    return heads
-
-
-def _outermost(node: int, part_of: list[int]) -> int:
-    while part_of[node] != -1:
-        node = part_of[node]
-    return node
+            start = path.index(node)
+            cycle, node = path[start:], len(rows)
+            del path[start:]
+            # What an arc into the cycle gains over the one that it replaces.
+            first, *others = cycle
+            loss = chosen_score[first]
+            row = [score - loss for score in rows[first]]
+            for member in others:
+                loss = chosen_score[member]
+                row = [
+                    best if best > (gain := score - loss) else gain
+                    for best, score in zip(row, rows[member], strict=True)
+                ]
+            inside = [part for member in cycle for part in words[member]]
+            for part in inside:
+                row[part] = -np.inf
+                outermost[part] = node
+            rows.append(row)
+            words.append(inside)
+            cycles.append(cycle)
+            chosen.append(0)
+            chosen_score.append(0.0)
+        finished.update(path)
+    heads = [0] * (n + 1)
+    unresolved = [(node, chosen[node]) for node in set(outermost[1:])]
+    while unresolved:
+        node, head = unresolved.pop()
+        while cycles[node]:
+            gains = [rows[member][head] - chosen_score[member] for member in cycles[node]]
+            entered = cycles[node][gains.index(max(gains))]
+            unresolved.extend((member, chosen[member]) for member in cycles[node] if member != entered)
+            node = entered
+        heads[node] = head
+    return heads[1:]
 
 
 def relative_labels(heads: Sequence[int], deprels: Sequence[str]) -> list[RelativeLabel]:

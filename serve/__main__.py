@@ -41,12 +41,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> ASGIApp:
-        from serve.app import create_app
+        # Options become variables, so that the module's own application is this one.
+        for name, value in self.settings.model_dump(exclude={"limits"}).items():
+            os.environ[f"SERVE_{name.upper()}"] = str(value)
+        from serve.app import app
 
         logging.basicConfig(
             level=logging.INFO, format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
         )
-        return create_app(self.settings)
+        return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 import bundle
 from bundle.manifest import FORMAT_VERSION, MANIFEST, read_manifest
+from bundle.words import WordTable
 from tests.export.tiny_models import bundle_of
 
 FILES = (
@@ -135,10 +136,24 @@ def test_a_wrong_field_is_refused_by_name(folder, change, message):
         bundle.load(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 1', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"format_version": 1', "\xff", "[" * 100_000, "9" * 5000]
+)
 def test_a_manifest_that_is_no_json_object_is_refused(folder, text):
     (folder / MANIFEST).write_bytes(text.encode("latin-1"))
     with pytest.raises(bundle.BundleError, match=MANIFEST):
+        bundle.load(folder)
+
+
+def test_a_bundle_that_is_replaced_while_it_loads_is_refused(folder, monkeypatch):
+    load = WordTable.load
+
+    def replaced_meanwhile(words: Path) -> WordTable:
+        _edit(folder, lambda fields: fields["provenance"].update(seed=99))
+        return load(words)
+
+    monkeypatch.setattr(WordTable, "load", replaced_meanwhile)
+    with pytest.raises(bundle.BundleError, match="replaced while it was loaded"):
         bundle.load(folder)
 
 

@@ -2,12 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import bundle
 from bundle.labels import spans_from_bioes
-from bundle.predictor import length_batches
+from bundle.manifest import EncoderSettings
+from bundle.predictor import PieceEncoder, length_batches
 from bundle.trees import is_tree
 from tests.export.tiny_models import KINDS, bundle_of, sentences
 
@@ -98,6 +102,34 @@ def test_batches_keep_to_their_budget_and_hold_each_sentence_once():
     assert sorted(i for batch in batches for i in batch) == [i for i, n in enumerate(lengths) if n]
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 64
+
+
+class PieceNumbers:
+    """In place of an encoder's graph: the hidden state of a piece is its number."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, *, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        self.shapes.append(ids.shape)
+        return {"hidden": (ids * mask)[..., None].astype(np.float32)}
+
+
+def test_an_encoder_reads_many_windows_in_several_runs(tmp_path, monkeypatch):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, **{str(i): i for i in range(1, 10)}}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("."), "isolated")]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    graph: Any = PieceNumbers()
+    settings = EncoderSettings("digits", (-1,), 1, max_pieces=8, finetuned=False)
+    encoder = PieceEncoder(tmp_path / "tokenizer.json", graph, settings)
+    monkeypatch.setattr("bundle.predictor.PIECES_A_RUN", 30)
+    features = encoder.features([["1234567", "19"], ["2", "46"] * 40, ["5"]])
+    assert [len(rows) for rows in features] == [2, 80, 1]
+    assert np.concatenate(features)[:, 0].tolist() == [4.0, 5.0, *[2.0, 5.0] * 40, 5.0]
+    assert len(graph.shapes) > 1
+    assert all(windows * pieces <= 30 for windows, pieces in graph.shapes)
 
 
 def test_a_predictor_says_what_it_is(bundles):

@@ -83,6 +83,13 @@ def test_a_bundle_that_does_not_load_stops_the_command_and_is_named(tmp_path: Pa
     assert str(folder) in ended.stderr
 
 
+def test_an_option_wins_over_a_variable_that_is_wrong(tmp_path: Path) -> None:
+    folder = bundle_at(tmp_path / "broken")
+    ended = command("--bundles", str(tmp_path), "--port", "0", SERVE_PORT="many", SERVE_BUNDLES="elsewhere")
+    assert ended.returncode == 3
+    assert str(folder) in ended.stderr
+
+
 def test_options_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVE_PORT", "1")
     monkeypatch.setenv("SERVE_HOST", "::1")
