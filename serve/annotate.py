@@ -43,7 +43,7 @@ def check_size(request: AnnotationRequest, limits: Limits) -> None:
             detail = f"{len(item)} {unit}; an item of {kind!r} may have {limit}."
             raise _too_much(code, pointer(kind, index), detail)
     if request.sentences is not None:
-        _check_tokens(request.sentences)
+        _check_tokens(request.sentences, limits)
 
 
 def items_of(request: AnnotationRequest, segmenter: Segmenter, limits: Limits) -> list[Item]:
@@ -120,9 +120,12 @@ def _items(request: AnnotationRequest, segmenter: Segmenter, limits: Limits) -> 
         yield Item(tokens, [(0, len(tokens))] if tokens else [])
 
 
-def _check_tokens(sentences: Sequence[Sequence[str]]) -> None:
+def _check_tokens(sentences: Sequence[Sequence[str]], limits: Limits) -> None:
     for index, tokens in enumerate(sentences):
         for position, token in enumerate(tokens):
+            if len(token) > limits.token_characters:
+                detail = f"{len(token)} characters; a token may have {limits.token_characters}."
+                raise _too_much("token_too_long", pointer("sentences", index, position), detail)
             if token.strip() != token or _BREAK_IN_TOKEN.search(token):
                 detail = "A token has no white space at its ends, and no tab and no line break inside."
                 fault = Fault(pointer=pointer("sentences", index, position), detail=detail)

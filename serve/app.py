@@ -39,7 +39,8 @@ stable `code`.
 
 INPUT_PROBLEMS = (
     "malformed_json", "invalid_encoding", "unknown_model", "no_model_for_task", "body_too_large",
-    "too_many_items", "text_too_long", "sentence_too_long", "too_many_tokens", "unsupported_media_type",
+    "too_many_items", "text_too_long", "sentence_too_long", "token_too_long", "too_many_tokens",
+    "unsupported_media_type",
     "invalid_request", "wrong_task", "internal_error", "not_ready",
 )  # fmt: skip
 

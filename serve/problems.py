@@ -27,6 +27,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "too_many_items": (413, "Too many items"),
     "text_too_long": (413, "A text is too long"),
     "sentence_too_long": (413, "A sentence is too long"),
+    "token_too_long": (413, "A token is too long"),
     "too_many_tokens": (413, "Too many tokens"),
     "unsupported_media_type": (415, "The body is not declared as JSON"),
     "invalid_request": (422, "The request does not fit the schema"),

@@ -22,6 +22,10 @@ class Limits(BaseModel):
         description="Tokens of one sentence. A longer sentence of tokens is refused; a longer one that was "
         "found in raw text is cut, and the result's `cuts` says where.",
     )
+    token_characters: Count = Field(
+        default=1000,
+        description="Code points of one given token: an unknown word costs time for each of them.",
+    )
     request_tokens: Count = Field(default=32_768, description="Tokens of a whole request.")
 
 

@@ -213,7 +213,7 @@ def test_info_names_models_and_limits(serve: Serve) -> None:
     }  # fmt: skip
     assert answer["limits"] == {
         "body_bytes": 1 << 20, "items": 7, "text_characters": 100_000,
-        "sentence_tokens": 512, "request_tokens": 32_768,
+        "sentence_tokens": 512, "token_characters": 1000, "request_tokens": 32_768,
     }  # fmt: skip
 
 

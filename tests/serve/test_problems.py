@@ -40,6 +40,7 @@ def limited(serve: Serve) -> httpx.Client:
         "items": 3,
         "text_characters": 50,
         "sentence_tokens": 4,
+        "token_characters": 8,
         "request_tokens": 8,
     }
     return serve({"names": FakeNer(), "trees": FakeParser()}, limits=limits)
@@ -150,6 +151,7 @@ def test_a_task_without_a_bundle_is_said(serve: Serve, body: dict[str, Any]) -> 
         ({"sentences": [["a"]] * 4}, "too_many_items", "/sentences"),
         ({"texts": ["a", "b" * 51]}, "text_too_long", "/texts/1"),
         ({"sentences": [["a"], ["b"] * 5]}, "sentence_too_long", "/sentences/1"),
+        ({"sentences": [["a"], ["b", "c" * 9]]}, "token_too_long", "/sentences/1/1"),
         ({"texts": ["aa aa aa.", "bb bb bb.", "c"]}, "too_many_tokens", "/texts/2"),
         ({"sentences": [["a"] * 4, ["b"] * 4, ["c"]]}, "too_many_tokens", "/sentences/2"),
     ],
