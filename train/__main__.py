@@ -7,6 +7,7 @@ python -m train recipes/en_ewt.yaml --check         validate only
 """
 
 import argparse
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -40,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         print(f"{options.recipe}: valid")
         return 0
+    if out.exists() and not out.is_dir():
+        print(f"error: {out} is a file; --out takes a folder", file=sys.stderr)
+        return 2
     if out.exists() and any(out.iterdir()) and not options.resume:
         print(
             f"error: {out} holds a run already; pass --resume to go on with it, or --out for another folder",
@@ -68,7 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped; go on with: python -m train {options.recipe} --out {out} --resume", file=sys.stderr)
+        changes = [word for change in options.set for word in ("--set", change)]
+        again = ["python", "-m", "train", str(options.recipe), *changes, "--out", str(out), "--resume"]
+        print(f"stopped; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
     table = results_table(rows)
     (out / "table.md").write_text(table + "\n", encoding="utf-8")

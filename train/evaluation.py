@@ -14,6 +14,8 @@ from train.tasks import TrainingTask
 
 SPEED_SENTENCES = 256
 BATCH = 64
+CELLS = 64 * 64**2
+"""The most arcs that a batch's table holds: what bounds the memory of long sentences."""
 
 
 def evaluate(experiment: Experiment, task: TrainingTask, model: nn.Module, split: str) -> dict[str, float]:
@@ -72,5 +74,10 @@ def speed(experiment: Experiment, task: TrainingTask, model: nn.Module) -> float
 
 def by_length(reader: Reader, numbers: Sequence[int]) -> list[list[int]]:
     """Batches of sentences of similar lengths, shortest first."""
-    order = sorted(numbers, key=lambda i: reader.lengths[i])
-    return [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    made: list[list[int]] = []
+    for number in sorted(numbers, key=lambda i: reader.lengths[i]):
+        cells = (len(made[-1]) + 1) * int(reader.lengths[number]) ** 2 if made else CELLS + 1
+        if cells > CELLS or len(made[-1]) == BATCH:
+            made.append([])
+        made[-1].append(number)
+    return made

@@ -19,18 +19,20 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from bundle.trees import relative_labels
 from train.corpora import CorpusWarning, Sentence
 from train.distill.objectives import OBJECTIVES
 from train.distill.schedule import teacher_weight
 from train.distill.targets import Target, TargetHeader, TargetStore
 from train.evaluation import by_length, count_parameters, evaluate, speed
-from train.fit import Fitting, TrainingError, batches, check_settings, fit, progress_bar
+from train.fit import Fitting, batches, check_settings, fit, progress_bar
 from train.models.card import EncoderUse, Kind, ModelCard, build_model, load_trained, read_card, save_trained
 from train.models.encoders import TokenEncoder, load_encoder
 from train.models.parsers import SequenceLabellingParser
-from train.recipe import Recipe, TaskSettings, Training
+from train.recipe import Recipe, RecipeError, TaskSettings, Training
 from train.resources import (
     Experiment,
+    Material,
     Reader,
     load_material,
     load_word_types,
@@ -84,7 +86,8 @@ def _run_apart(recipe: Recipe, out: Path, cache: Path | None) -> None:
             process.join()
     finally:
         for process in processes.values():
-            process.terminate()
+            if process.pid is not None:
+                process.terminate()
     failed = [name for name, process in processes.items() if process.exitcode]
     if failed:
         raise RuntimeError(f"failed: {', '.join(failed)}; finished models are kept, go on with --resume")
@@ -99,8 +102,8 @@ def _run_one(recipe: Recipe, out: Path, cache: Path | None, name: str) -> None:
     warnings.simplefilter("ignore", CorpusWarning)  # said once, by the parent
     try:
         _run_task(_prepare(recipe, out, cache, quiet=True), name, recipe.tasks[name])  # type: ignore[index]
-    except TrainingError as error:
-        sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        sys.exit(f"error: {name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -120,11 +123,31 @@ def _prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False)
         write_whole(out / "test.txt", "".join(" ".join(s.words) + "\n" for s in material.corpus.test))
         parts = ", ".join(f"{len(numbers)} {part}" for part, numbers in material.parts.items())
         say(f"{material.corpus.name}: {parts} sentences; device {accelerator.device}")
+    _check_gold(recipe, material)
     types = load_word_types(recipe, material, out / "words")
     encoder = load_encoder(recipe.encoder.name, device=accelerator.device)
+    depth = encoder.model.config.num_hidden_layers
+    if not all(-depth - 1 <= layer <= depth for layer in recipe.encoder.layers):
+        raise RecipeError(
+            f"encoder.layers: {recipe.encoder.name} has hidden states 0 to {depth}, "
+            f"or -{depth + 1} to -1 from the end; the recipe asks for {list(recipe.encoder.layers)}"
+        )
     features = None if recipe.encoder.finetune else read_features(recipe, material, encoder, cache)
     reader = Reader(material.sentences, types, features)
     return Experiment(recipe, out, material, reader, encoder, accelerator)
+
+
+def _check_gold(recipe: Recipe, material: Material) -> None:
+    """Every task needs sentences to learn from, to choose by and to be measured on."""
+    for name in recipe.tasks:
+        task: TrainingTask = TASKS[name].of(material.part("labelled"))
+        for part in ("labelled", "dev", "test"):
+            if not any(task.has_gold(sentence) for sentence in material.part(part)):
+                what = {"ner": "entities", "parse": "trees with relations"}[name]
+                raise RecipeError(
+                    f"tasks.{name}: no {part} sentence of {material.corpus.name} has {what}; "
+                    "give the corpus that annotation, or leave the task out"
+                )
 
 
 def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None:
@@ -189,6 +212,7 @@ def _train_student(
     distillation = experiment.recipe.distillation
     taught_by = distillation.model_dump(exclude={"objectives"}) if OBJECTIVES[objective] else None
     settings = _settings(experiment, training, seed=seed, objective=objective, distillation=taught_by)
+    settings["teacher"] = store.header.teacher if store and OBJECTIVES[objective] else None
     if _is_finished(student_folder, settings):
         return
     teacher_loss = OBJECTIVES[objective]
@@ -197,10 +221,12 @@ def _train_student(
     model = build_model(card, experiment.reader.types).to(experiment.device)
     sentences = experiment.reader.sentences
     labelled = np.array([i for i in experiment.material.parts["labelled"] if task.has_gold(sentences[i])])
-    unlabelled = np.array(experiment.material.parts["unlabelled"] if teacher_loss else [], dtype=np.int64)
     place = {number: i for i, number in enumerate(_taught(experiment))}
     is_labelled = np.zeros(len(sentences), bool)
     is_labelled[labelled] = True
+    # A labelled sentence without this task's gold is raw text to it.
+    raw = [number for number in place if not is_labelled[number]]
+    unlabelled = np.array(raw if teacher_loss else [], dtype=np.int64)
 
     def loss(wrapped: nn.Module, chosen: list[int], progress: float) -> Tensor:
         batch, gold = _labelled_batch(experiment, task, chosen, encoded=False)
@@ -235,7 +261,7 @@ def _settings(experiment: Experiment, training: Training, **more: Any) -> dict[s
     material = experiment.material
     return {
         "training": training.model_dump(),
-        "corpus": _digest(material.sentences),
+        "corpus": [material.corpus.digest, _digest(material.sentences)],
         "labelled": len(material.parts["labelled"]),
         "unlabelled": len(material.parts["unlabelled"]),
         "selection_seed": experiment.recipe.selection_seed,
@@ -375,8 +401,6 @@ def _card(
 ) -> ModelCard:
     relative: tuple[tuple[int, str], ...] = ()
     if kind == "labeller":
-        from bundle.trees import relative_labels
-
         seen = {
             label
             for sentence in experiment.material.part("labelled")
@@ -435,6 +459,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise RuntimeError("device: cuda is asked for, and torch sees none; use device: auto or cpu")
     on_gpu = cuda and recipe.device != "cpu"
     bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RuntimeError("one process trains a recipe; start it without torchrun or accelerate launch")
     return Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
 
 

@@ -95,6 +95,8 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
         step, best, best_weights = state["step"], state["best"], state["best_weights"]
     stops = {round(fitting.steps * (i + 1) / fitting.evaluations) for i in range(fitting.evaluations)}
     for _ in range(step):
@@ -103,7 +105,6 @@ def fit(
     wrapped.train()
     while step < fitting.steps:
         numbers = next(stream)
-        numbers = numbers[accelerator.process_index :: accelerator.num_processes] or numbers
         with accelerator.autocast():
             value = loss(wrapped, numbers, step / fitting.steps)
         if not torch.isfinite(value):
@@ -125,21 +126,24 @@ def fit(
                 best = score
                 best_weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
             bar.set_postfix(loss=f"{value.item():.3f}", dev=f"{score:.2f}", best=f"{best:.2f}")
-            if accelerator.is_main_process:
-                state = {
-                    "settings": json.dumps(settings),
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "random": torch.get_rng_state(),
-                    "step": step,
-                    "best": best,
-                    "best_weights": best_weights,
-                }
-                _save(state, checkpoint)
+            state = {
+                "settings": json.dumps(settings),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+                "step": step,
+                "best": best,
+                "best_weights": best_weights,
+            }
+            _save(state, checkpoint)
     bar.close()
     assert best_weights is not None
     model.load_state_dict(best_weights)
+    # Preparing wrapped the model's forward in autocast; from here on a trained model is what a loaded one is.
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    accelerator.free_memory()
     model.eval()
     return best
 

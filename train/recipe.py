@@ -17,6 +17,8 @@ KINDS_OF_TASK: dict[str, tuple[StudentKind, ...]] = {
 }
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
@@ -42,7 +44,7 @@ class EncoderSettings(_Section):
     """The teacher's encoder, by its Hugging Face id or a folder."""
 
     name: str
-    layers: tuple[int, ...] = (-4, -3, -2, -1)
+    layers: Annotated[tuple[int, ...], Field(min_length=1)] = (-4, -3, -2, -1)
     """Hidden states whose mean is a piece's vector, counted as transformers does."""
     finetune: bool = False
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -78,10 +80,10 @@ class TaskSettings(_Section):
 
 class Distillation(_Section):
     objectives: tuple[str, ...] = ("none", "structural")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    anneal: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    anneal: Finite = 1.0
     """Fall of the teacher's weight on labelled sentences per whole training; 0 keeps it at 1."""
-    unlabelled_weight: Annotated[float, Field(ge=0)] = 1.0
+    unlabelled_weight: Finite = 1.0
     unlabelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of an epoch's sentences that is unlabelled; as many as there are unless set."""
 
@@ -110,9 +112,9 @@ class Recipe(_Section):
     """More raw text, one sentence a line, tokens split by spaces."""
     sentences: Positive | None = None
     """Use only so many sentences of each split: for trials."""
-    selection_seed: int = 0
-    teacher_seed: int = 1
-    seeds: tuple[int, ...] = (1,)
+    selection_seed: Seed = 0
+    teacher_seed: Seed = 1
+    seeds: tuple[Seed, ...] = (1,)
     """One student a seed."""
     encoder: EncoderSettings
     vectors: Vectors = Vectors()
@@ -157,6 +159,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         beside = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
         raise RecipeError(f"{path}: no such recipe; there are: {', '.join(beside) or 'none'}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: can not be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):

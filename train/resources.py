@@ -1,5 +1,6 @@
 """What a run's teachers and students share: sentences, word types, encoder features."""
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from bundle.words import SubwordVectors
-from train.corpora import Corpus, Sentence, load_corpus, read_text
+from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
 from train.models.batch import Batch, pad_rows
 from train.models.encoders import Encoder, FeatureStore, frozen_features
 from train.models.vectors import load_vectors, train_vectors
@@ -56,7 +57,7 @@ def load_material(recipe: Recipe) -> Material:
     order = np.random.default_rng(recipe.selection_seed).permutation(size).tolist()
     keeps = set(order[:wanted])
     train = [s if i in keeps else s.unlabelled() for i, s in enumerate(corpus.train)]
-    text = read_text(recipe.text) if recipe.text else []
+    text = _read_raw(recipe.text) if recipe.text else []
     after = size + len(corpus.dev) + len(corpus.test)
     raw = [*order[wanted:], *range(after, after + len(text))]
     if recipe.unlabelled is not None:
@@ -78,42 +79,61 @@ def load_material(recipe: Recipe) -> Material:
     )
 
 
+def _read_raw(path: Path) -> list[Sentence]:
+    """Sentences of a file of raw text; labels that JSON lines may have are not looked at."""
+    read = read_jsonl if path.suffix == ".jsonl" else read_text
+    return [sentence.unlabelled() for sentence in read(path)]
+
+
 def load_word_types(recipe: Recipe, material: Material, folder: Path) -> WordTypes:
-    """The run's word types with their vectors; trained or loaded once, then read from the run's folder."""
-    listing = folder / "words.json"
-    if not listing.exists():
-        text = [sentence.words for part in ("labelled", "unlabelled") for sentence in material.part(part)]
-        counts = Counter(word for sentence in material.sentences for word in sentence.words)
-        words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-        settings = recipe.vectors
-        if settings.load:
-            vectors = load_vectors(settings.load, words)
-        else:
-            vectors = train_vectors(
-                text,
-                dim=settings.dim,
-                epochs=settings.epochs,
-                buckets=settings.buckets,
-                min_n=settings.min_n,
-                max_n=settings.max_n,
-                seed=recipe.teacher_seed,
+    """The run's word types with their vectors; trained or loaded once, then read from the run's folder.
+
+    Raises:
+        RecipeError: the folder was made from other text or settings, or the vectors can not be read.
+    """
+    text = [sentence.words for part in ("labelled", "unlabelled") for sentence in material.part(part)]
+    counts = Counter(word for sentence in material.sentences for word in sentence.words)
+    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    settings = recipe.vectors
+    made_of = json.dumps([settings.model_dump(mode="json"), recipe.teacher_seed, text, words])
+    key = hashlib.sha256(made_of.encode()).hexdigest()
+    key_file = folder / "made_of.sha256"  # written last: a folder with it is whole
+    if key_file.exists():
+        if key_file.read_text().strip() != key:
+            raise RecipeError(
+                f"{folder}: made from other text or vectors than the recipe names; choose another --out, "
+                "or delete the run"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        vectors.save(folder)
-        (folder / "alphabet.json").write_text(
-            # A character seen once is left out: it trains what stands for every unknown one.
-            json.dumps(alphabet_of((w for words in text for w in words), min_count=2), ensure_ascii=False)
+        return read_word_types(folder)
+    if settings.load:
+        try:
+            vectors = load_vectors(settings.load, words)
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"vectors.load: {error}") from error
+    else:
+        vectors = train_vectors(
+            text,
+            dim=settings.dim,
+            epochs=settings.epochs,
+            buckets=settings.buckets,
+            min_n=settings.min_n,
+            max_n=settings.max_n,
+            seed=recipe.teacher_seed,
         )
-        part = listing.with_suffix(".part")
-        part.write_text(json.dumps(words, ensure_ascii=False))
-        part.replace(listing)
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors.save(folder)
+    # A character seen once is left out: it trains what stands for every unknown one.
+    alphabet = alphabet_of((word for sentence in text for word in sentence), min_count=2)
+    write_whole(folder / "alphabet.json", json.dumps(alphabet, ensure_ascii=False))
+    write_whole(folder / "words.json", json.dumps(words, ensure_ascii=False))
+    write_whole(key_file, key + "\n")
     return read_word_types(folder)
 
 
 def read_word_types(folder: Path) -> WordTypes:
     """The word types of a run's ``words`` folder."""
-    words = json.loads((folder / "words.json").read_text())
-    alphabet = json.loads((folder / "alphabet.json").read_text())
+    words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+    alphabet = json.loads((folder / "alphabet.json").read_text(encoding="utf-8"))
     return WordTypes.build(words, SubwordVectors.load(folder), alphabet)
 
 
@@ -172,7 +192,9 @@ def read_features(recipe: Recipe, material: Material, encoder: Encoder, cache: P
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(
+        f"{path.name}.{os.getpid()}.part"
+    )  # the processes of two tasks write some files both
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 

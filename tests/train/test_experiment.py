@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,52 @@ def test_more_sentences_than_there_are_is_an_error(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         load_material(load_recipe(write_recipe(folder, **changes)))
+
+
+def test_labels_in_raw_json_lines_are_not_looked_at(folder: Path) -> None:
+    text = folder / "more.jsonl"
+    text.write_text('{"tokens": ["Ada", "sees", "Rome"], "tags": ["S-PER", "O", "S-LOC"]}\n')
+    material = load_material(load_recipe(write_recipe(folder, text=str(text))))
+    assert material.sentences[-1].words == ("Ada", "sees", "Rome")
+    assert material.sentences[-1].tags is None
+    assert len(material.sentences) - 1 in material.parts["unlabelled"]
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("train", "no labelled sentence of xx_bare has entities"),
+        ("dev", "no dev sentence of xx_bare has entities"),
+    ],
+)
+def test_a_task_without_gold_is_an_error_before_anything_is_trained(
+    folder: Path, tmp_path: Path, split: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "xx_bare")
+    file = corpus / f"{split}.conllu"
+    lines = [line.partition("NER=")[0] + "_" if line else "" for line in file.read_text().splitlines()]
+    file.write_text("\n".join(lines) + "\n\n")
+    recipe = write_recipe(folder, corpus=str(corpus))
+    assert main([str(recipe), "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "words").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": {"name": "ENCODER", "layers": [-4]}}, "encoder.layers: .* has hidden states 0 to 2"),
+        ({"vectors": {"load": "no/such.vec"}}, r"vectors\.load: .*no/such\.vec"),
+    ],
+)
+def test_settings_that_do_not_fit_their_files_are_errors_of_the_recipe(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "encoder" in changes:
+        changes["encoder"]["name"] = str(folder / "encoder")
+    recipe = write_recipe(folder, **changes)
+    assert main([str(recipe), "--out", str(tmp_path / "out")]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_missing_corpus_is_an_error_without_a_traceback(

@@ -63,6 +63,9 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
         ("labelled: 10", "distillation: {temperature: 0}", "temperature: Input should be greater than 0"),
         ("labelled: 10", "labelled: [", "not valid YAML"),
         ("labelled: 10", "seeds: []", "at least one seed"),
+        ("labelled: 10", "seeds: [-1]", r"seeds\.0: Input should be greater than or equal to 0"),
+        ("labelled: 10", "distillation: {temperature: .inf}", "temperature: Input should be a finite number"),
+        ("name: some/encoder", "name: some/encoder, layers: []", "layers: .*at least 1 item"),
     ],
 )
 def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(
@@ -94,6 +97,19 @@ def test_a_missing_recipe_lists_the_ones_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path("recipes").glob("**/*.yaml")), ids=str)
 def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     assert main([str(path), "--check"]) == 0
+
+
+def test_a_folder_in_place_of_a_recipe_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="can not be read"):
+        load_recipe(tmp_path)
+
+
+def test_a_file_in_place_of_the_run_folder_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(tmp_path)
+    assert main([str(recipe), "--out", str(recipe)]) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_folder_that_holds_a_run(

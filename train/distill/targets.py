@@ -60,7 +60,7 @@ class TargetStore:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             part = header_file.with_suffix(".part")
-            part.write_text(json.dumps(asdict(header), ensure_ascii=False) + "\n")
+            part.write_text(json.dumps(asdict(header), ensure_ascii=False) + "\n", encoding="utf-8")
             os.replace(part, header_file)
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class TargetStore:
 
 def _check_header(file: Path, wanted: TargetHeader) -> None:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         found["labels"] = tuple(found["labels"])
     except (ValueError, KeyError, TypeError) as error:
         raise TargetStoreError(f"{file} is damaged ({error}); delete the folder to have it redone") from None

@@ -102,13 +102,15 @@ def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) 
     os.replace(weights, folder / "model.safetensors")
     # The card comes last: a folder with a card is a finished model.
     card_file = folder / "model.json.part"
-    card_file.write_text(json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1) + "\n")
+    card_file.write_text(
+        json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
     os.replace(card_file, folder / "model.json")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     """The card of a trained model, and what was written about it."""
-    about = json.loads((folder / "model.json").read_text())
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     fields = about.pop("card")
     if fields["encoder"]:
         fields["encoder"] = EncoderUse(**{**fields["encoder"], "layers": tuple(fields["encoder"]["layers"])})

@@ -73,7 +73,9 @@ class HeadSelection(StructuredDistribution):
         return (self.scores,)
 
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
+        selection = type(self)(potentials[0], self.lengths)
+        selection.mask = self.mask  # what ``only`` left out stays out
+        return selection
 
     def log_partition(self) -> Tensor:
         return torch.where(self.mask, self.scores.flatten(2).logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]

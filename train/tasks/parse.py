@@ -16,8 +16,7 @@ from train.metrics import attachment_scores
 from train.models.batch import pad_rows
 from train.models.parsers import BiaffineParser, SequenceLabellingParser
 from train.project import project
-from train.structs import HeadSelection, LabelledHeads
-from train.structs.heads import ArcStatistics
+from train.structs import ArcStatistics, HeadSelection, LabelledHeads
 
 LOST_MASS = 1e-5
 """The most probability a token may lose because the store leaves out its least probable arcs."""
@@ -41,7 +40,7 @@ class TreeTask:
         return cls(sorted({relation for sentence in sentences for relation in sentence.deprels or ()}))
 
     def has_gold(self, sentence: Sentence) -> bool:
-        return sentence.heads is not None
+        return sentence.heads is not None and sentence.deprels is not None
 
     def gold(self, sentences: list[Sentence]) -> LabelledHeads:
         """Heads and relation ids, each [B, n]; an unlabelled sentence's are 0."""
@@ -54,6 +53,8 @@ class TreeTask:
 
     def targets(self, teacher: HeadSelection, onto: type) -> list[Target]:
         marginals: Tensor = project(teacher, onto=onto)  # [B, n, n+1, R]
+        if torch.isnan(marginals).any():
+            raise ValueError("the teacher's marginals are not numbers; it was trained with too high a rate")
         entropy = teacher.entropy().cpu().numpy()  # [B]
         table = marginals.cpu().numpy()
         rows: list[Target] = []

@@ -93,6 +93,24 @@ def test_top1_is_the_likelihood_of_the_best_structure_and_leaves_out_tokens_with
     torch.testing.assert_close(silent, torch.zeros_like(silent))
 
 
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_token_the_teacher_can_say_nothing_of_has_no_gradient_at_any_temperature(
+    temperature: float,
+) -> None:
+    (scores,), student = build("heads", seed=3)
+    _, teacher = build("heads", seed=4)
+    heard = torch.ones(3, 5, dtype=torch.bool)
+    heard[0, 1] = False
+    with torch.no_grad():
+        marginals = project(teacher.tempered(temperature), onto=HeadSelection) * heard[..., None, None]
+    structural = OBJECTIVES["structural"]
+    assert structural is not None
+    structural(student, TeacherTargets(marginals, None, temperature, tokens=heard)).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad[0, 1].abs().max() == 0
+    assert scores.grad[0, 0].abs().max() > 0
+
+
 def test_the_weight_of_the_teacher_falls_linearly_and_stays_at_zero() -> None:
     assert [teacher_weight(p, 1.5) for p in (0.0, 0.5, 0.9, 1.0)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
     assert teacher_weight(1.0, 0.0) == 1.0

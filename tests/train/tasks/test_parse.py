@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from bundle.trees import RelativeLabel
+from train.models.batch import Batch
+from train.models.card import ModelCard, build_model
+from train.models.parsers import SequenceLabellingParser
+from train.models.words import WordTypes
+from train.project import project, restrict
+from train.structs import ArcStatistics, HeadSelection
+from train.tasks import parse
+from train.tasks.parse import TreeTask
+
+RELATIONS = ("nsubj", "obj", "root")
+LENGTHS = (1, 2, 5, 7)
+
+
+@pytest.fixture
+def teacher() -> HeadSelection:
+    scores = 2 * torch.randn(4, 7, 8, 3, generator=torch.Generator().manual_seed(0))
+    return HeadSelection(scores, torch.tensor(LENGTHS))
+
+
+def labeller(labels: list[RelativeLabel]) -> SequenceLabellingParser:
+    types = WordTypes(["a"], torch.zeros(2, 4), torch.zeros(2, 3, dtype=torch.int64), ["a"])
+    card = ModelCard(
+        task="parse", kind="labeller", role="student", language="xx", labels=RELATIONS,
+        relative_labels=tuple(labels), hidden_size=4,
+    )  # fmt: skip
+    model = build_model(card, types)
+    assert isinstance(model, SequenceLabellingParser)
+    return model
+
+
+def dense(arcs: ArcStatistics) -> torch.Tensor:
+    table = torch.zeros(4, 7, 8, 3)
+    table[arcs.sentence, arcs.dependent, arcs.head, arcs.relation] = arcs.probability
+    return table
+
+
+def allowed(labels: list[RelativeLabel]) -> torch.Tensor:
+    """The arcs a closed label set can express: [1, n, n+1, R]."""
+    table = torch.zeros(1, 7, 8, 3)
+    for token in range(7):
+        for offset, relation in labels:
+            head = 0 if offset == 0 else token + 1 + offset
+            if 0 <= head <= 7 and (offset == 0 or head > 0):
+                table[0, token, head, RELATIONS.index(relation)] = 1
+    return table
+
+
+def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSelection) -> None:
+    task = TreeTask(RELATIONS)
+    rows = task.targets(teacher, HeadSelection)
+    targets = task.teacher_targets(rows, torch.nn.Identity(), temperature=1.0)
+    marginals = project(teacher, onto=HeadSelection)
+    torch.testing.assert_close(dense(targets.marginals), marginals, rtol=1e-4, atol=parse.LOST_MASS)
+    best = teacher.argmax()
+    assert torch.equal(targets.best.heads, best.heads)
+    assert torch.equal(targets.best.relations, best.relations)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_reported_as_lost(
+    teacher: HeadSelection, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(parse, "LOST_MASS", 0.0)
+    generator = np.random.default_rng(seed)
+    everything = [(offset, relation) for offset in range(-6, 7) for relation in RELATIONS]
+    labels = [everything[i] for i in sorted(generator.choice(len(everything), 9, replace=False))]
+    task, model = TreeTask(RELATIONS), labeller(labels)
+    rows = task.targets(teacher, HeadSelection)
+    targets = task.teacher_targets(rows, model, temperature=1.0)
+    kept, lost = restrict(project(teacher, onto=HeadSelection), allowed(labels))
+    torch.testing.assert_close(dense(targets.marginals), kept, rtol=1e-4, atol=1e-6)
+    assert targets.tokens is not None
+    assert torch.equal(targets.tokens, kept.sum((2, 3)) > 0)
+    total, tokens = task.lost_mass(rows, model)
+    assert tokens == sum(LENGTHS)
+    assert total == pytest.approx(float(lost.sum()), abs=1e-4)
+
+
+def test_decoded_heads_are_trees_over_the_closed_label_set() -> None:
+    model = labeller([(0, "root"), (-1, "obj"), (1, "nsubj"), (2, "nsubj")])
+    types = torch.zeros(1, 6, dtype=torch.int64)
+    with torch.no_grad():
+        distribution = model(Batch(types, torch.tensor([6]), (("a",) * 6,)))
+    ((heads, relations),) = TreeTask(RELATIONS).decode(model, distribution)
+    assert heads.count(0) == 1
+    assert set(relations) <= set(RELATIONS)
