@@ -119,8 +119,11 @@ def test_ctrl_c_stops_the_server_and_says_so(tmp_path: Path) -> None:
     teacher = make_bundle(tmp_path / "big", journal=str(journal), delay=0.01)
     arguments = command(tmp_path, teacher, make_bundle(tmp_path / "small"), "--duration", "60s")
     process = subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        arguments, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A test run started in the background hands down an ignored SIGINT; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         give_up = time.monotonic() + 60
         while not journal.exists() or len(journal.read_text(encoding="utf-8").splitlines()) < 4:
