@@ -1,6 +1,5 @@
 """One recipe from corpus to results: teacher, targets, students, scores."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -8,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bundle.trees import relative_labels
-from train.corpora import CorpusWarning, Sentence
+from train.corpora import CorpusWarning
 from train.distill.objectives import OBJECTIVES
 from train.distill.schedule import teacher_weight
-from train.distill.targets import Target, TargetHeader, TargetStore
-from train.evaluation import by_length, count_parameters, evaluate, speed
-from train.fit import Fitting, batches, check_settings, fit, progress_bar
+from train.distill.targets import Target, TargetStore
+from train.evaluation import count_parameters, evaluate, speed
+from train.fit import Fitting, batches, check_settings, fit
 from train.models.card import EncoderUse, Kind, ModelCard, build_model, load_trained, read_card, save_trained
 from train.models.encoders import TokenEncoder, load_encoder
 from train.models.parsers import SequenceLabellingParser
@@ -43,6 +42,7 @@ from train.resources import (
 from train.results import collect_results
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 from train.tasks import TASKS, TrainingTask
+from train.teaching import make_targets, taught_sentences, words_digest
 
 TEACHER_KIND: dict[str, Kind] = {"ner": "crf", "parse": "biaffine"}
 FAMILY: dict[str, type] = {
@@ -157,7 +157,7 @@ def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None
     seen = tuple(dict.fromkeys(FAMILY[kind] for kind in settings.students))
     stores = {}
     if any(OBJECTIVES[objective] for objective in experiment.recipe.distillation.objectives):
-        stores = {family: _make_targets(experiment, task, teacher, family, folder) for family in seen}
+        stores = {family: make_targets(experiment, task, teacher, family, folder) for family in seen}
     del teacher
     for kind, training in settings.students.items():
         for objective in experiment.recipe.distillation.objectives:
@@ -221,7 +221,7 @@ def _train_student(
     model = build_model(card, experiment.reader.types).to(experiment.device)
     sentences = experiment.reader.sentences
     labelled = np.array([i for i in experiment.material.parts["labelled"] if task.has_gold(sentences[i])])
-    place = {number: i for i, number in enumerate(_taught(experiment))}
+    place = {number: i for i, number in enumerate(taught_sentences(experiment))}
     is_labelled = np.zeros(len(sentences), bool)
     is_labelled[labelled] = True
     # A labelled sentence without this task's gold is raw text to it.
@@ -261,7 +261,7 @@ def _settings(experiment: Experiment, training: Training, **more: Any) -> dict[s
     material = experiment.material
     return {
         "training": training.model_dump(),
-        "corpus": [material.corpus.digest, _digest(material.sentences)],
+        "corpus": [material.corpus.digest, words_digest(material.sentences)],
         "labelled": len(material.parts["labelled"]),
         "unlabelled": len(material.parts["unlabelled"]),
         "selection_seed": experiment.recipe.selection_seed,
@@ -339,45 +339,6 @@ def _fit_and_save(
         encoder_digest=experiment.encoder.digest if card.encoder else None,
     )  # fmt: skip
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-
-
-@torch.no_grad()
-def _make_targets(
-    experiment: Experiment, task: TrainingTask, teacher: nn.Module, family: type, folder: Path
-) -> TargetStore:
-    temperature = experiment.recipe.distillation.temperature
-    taught = _taught(experiment)
-    header = TargetHeader(
-        task=task.name,
-        family=family.__name__,
-        teacher=hashlib.sha256((folder / "teacher" / "model.safetensors").read_bytes()).hexdigest(),
-        corpus=_digest([experiment.reader.sentences[i] for i in taught]),
-        labels=task.labels,
-        temperature=temperature,
-        sentences=len(taught),
-    )
-    store = TargetStore(folder / "targets" / f"{family.__name__}-T{temperature:g}", header)
-    missing = list(store.missing())
-    total = sum(len(rows) for _, rows in missing)
-    teacher.eval()
-    if not missing:
-        return store
-    with progress_bar(total, f"{task.name} targets", "sentence") as bar:
-        for shard, places in missing:
-            numbers = [taught[place] for place in places]
-            rows: dict[int, Any] = {}
-            for chosen in by_length(experiment.reader, numbers):
-                batch = experiment.reader.batch(chosen, encoded=True).to(experiment.device)
-                distribution = teacher(batch).tempered(temperature)
-                rows.update(zip(chosen, task.targets(distribution, family), strict=True))
-                bar.update(len(chosen))
-            store.write(shard, [rows[i] for i in numbers])
-    return store
-
-
-def _taught(experiment: Experiment) -> list[int]:
-    """The numbers of the sentences the teacher speaks of, in the order of the target store."""
-    return sorted([*experiment.material.parts["labelled"], *experiment.material.parts["unlabelled"]])
 
 
 def _choose_served(folder: Path, settings: TaskSettings, metric: str) -> None:
@@ -462,10 +423,3 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RuntimeError("one process trains a recipe; start it without torchrun or accelerate launch")
     return Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
-
-
-def _digest(sentences: Sequence[Sentence]) -> str:
-    digest = hashlib.sha256()
-    for sentence in sentences:
-        digest.update("\t".join(sentence.words).encode("utf-8") + b"\n")
-    return digest.hexdigest()
