@@ -30,6 +30,18 @@ def test_case_2a_gives_a_distribution_over_labels_for_every_token_and_nothing_in
     torch.testing.assert_close(tokens.sum(-1), torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]]))
 
 
+def test_case_3_gives_the_pair_marginals_of_a_chain_without_transitions() -> None:
+    generator = torch.Generator().manual_seed(2)
+    scores, zero = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64), torch.zeros(3)
+    lengths = torch.tensor([4, 2])
+    found = project(TokenSoftmax(scores, lengths), onto=LinearChain)
+    expected = LinearChain(scores, torch.zeros(3, 3), zero, zero, lengths).marginals()
+    torch.testing.assert_close(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.pairs, expected.pairs)
+    torch.testing.assert_close(found.pairs[0].sum(1), found.tokens[0, 1:])
+    torch.testing.assert_close(found.pairs[0].sum(2), found.tokens[0, :-1])
+
+
 def test_case_1b_gives_a_distribution_over_labelled_arcs_for_every_token() -> None:
     marginals: Tensor = project(heads(), onto=HeadSelection)
     torch.testing.assert_close(marginals.sum((2, 3)), torch.tensor([[1.0, 1, 1], [1, 1, 0]]))

@@ -3,7 +3,12 @@
 from train.structs.base import FORBIDDEN, StructuredDistribution
 from train.structs.chain import ChainMarginals, ChainStatistics, LinearChain
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
+from train.structs.mixture import Mixture
+from train.structs.second_order import SecondOrderHeads
+from train.structs.semi_markov import Segmentation, SemiMarkov, SemiMarkovMarginals
+from train.structs.span import SpanSet
 from train.structs.token import TokenSoftmax
+from train.structs.trees import MatrixTree, ProjectiveTree
 
 __all__ = [
     "FORBIDDEN",
@@ -13,6 +18,14 @@ __all__ = [
     "HeadSelection",
     "LabelledHeads",
     "LinearChain",
+    "MatrixTree",
+    "Mixture",
+    "ProjectiveTree",
+    "SecondOrderHeads",
+    "Segmentation",
+    "SemiMarkov",
+    "SemiMarkovMarginals",
+    "SpanSet",
     "StructuredDistribution",
     "TokenSoftmax",
 ]

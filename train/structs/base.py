@@ -8,13 +8,20 @@ a teacher's marginals is ``A_s − ⟨μ_t, θ_s⟩`` (Wang et al. 2021, Eq. 3).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 FORBIDDEN = -1e4
 """The score of a forbidden part: finite, so that a marginal of zero times it is zero and not NaN."""
+
+
+class Best(NamedTuple):
+    """The k most probable structures of each sentence, best first."""
+
+    structures: tuple[Any, ...]  # k batches of structures
+    scores: Tensor  # [B, k] their scores; −inf where a sentence has fewer than k structures
 
 
 class StructuredDistribution(ABC):
@@ -38,12 +45,37 @@ class StructuredDistribution(ABC):
         """The same structures under other part scores."""
 
     @abstractmethod
+    def _log_partition(self) -> Tensor:
+        """A(θ) of each sentence: [B]."""
+
     def log_partition(self) -> Tensor:
-        """A(θ), the log of the sum over all structures: [B]."""
+        """A(θ), the log of the sum over all structures: [B].
+
+        Raises:
+            ValueError: every structure of a sentence is forbidden; says of which.
+        """
+        total = self._log_partition()
+        # Counting costs a second pass, so it is done only where the sum is as low as a forbidden structure.
+        if bool((total.detach() <= FORBIDDEN / 2).any()):
+            with torch.no_grad():
+                impossible = (self.log_count() <= FORBIDDEN / 2).nonzero().flatten()
+            if len(impossible):
+                raise ValueError(f"sentence {int(impossible[0])}: every structure is forbidden")
+        return total
 
     @abstractmethod
     def argmax(self) -> Any:
         """The most probable structure of each sentence."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Any:
+        """One structure a sentence, drawn with its probability."""
+
+    def topk(self, k: int) -> Best:
+        """The k most probable structures of each sentence."""
+        raise NotImplementedError(
+            f"the k best structures of a {type(self).__name__} are not offered; use sample(), or argmax()"
+        )
 
     @abstractmethod
     def score(self, structure: Any) -> Tensor:
@@ -87,7 +119,7 @@ class StructuredDistribution(ABC):
         """The log of the number of structures that are not forbidden, A at zero scores: [B]."""
         return self.with_potentials(
             [torch.where(theta <= FORBIDDEN / 2, FORBIDDEN, 0.0).to(theta.dtype) for theta in self.potentials]
-        ).log_partition()
+        )._log_partition()
 
     def _pack(self, gradients: tuple[Tensor, ...]) -> Any:
         """Marginals as the caller sees them; a family with one kind of part needs no more than this."""

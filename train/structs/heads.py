@@ -6,7 +6,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from train.structs.base import FORBIDDEN, StructuredDistribution, check_lengths, token_mask
+from train.structs.base import FORBIDDEN, Best, StructuredDistribution, check_lengths, token_mask
+from train.structs.kbest import best_combinations, check_k, without_forbidden
 
 
 class LabelledHeads(NamedTuple):
@@ -77,13 +78,21 @@ class HeadSelection(StructuredDistribution):
         selection.mask = self.mask  # what ``only`` left out stays out
         return selection
 
-    def log_partition(self) -> Tensor:
+    def _log_partition(self) -> Tensor:
         return torch.where(self.mask, self.scores.flatten(2).logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]
 
     def argmax(self) -> LabelledHeads:
-        relations = self.scores.shape[-1]
-        best = torch.where(self.mask, self.scores.flatten(2).argmax(-1), 0)  # [B, n]
-        return LabelledHeads(best // relations, best % relations)
+        return self._labelled(self.scores.flatten(2).argmax(-1))
+
+    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
+        weights = self.scores.detach().flatten(2).double().softmax(-1)  # [B, n, (n+1)R]
+        drawn = torch.multinomial(weights.flatten(0, 1), 1, generator=generator)  # [B·n, 1]
+        return self._labelled(drawn.view_as(self.mask))
+
+    def topk(self, k: int) -> Best:
+        scores = without_forbidden(self.scores.detach()).flatten(2)  # [B, n, (n+1)R]
+        arcs, totals = best_combinations(scores, self.mask, check_k(k))  # [B, k, n], [B, k]
+        return Best(tuple(map(self._labelled, arcs.unbind(1))), totals)
 
     def only(self, tokens: Tensor) -> Self:
         """The distribution over the heads of some tokens [B, n] only; the others drop out of every sum."""
@@ -103,6 +112,12 @@ class HeadSelection(StructuredDistribution):
         choice = torch.where(self.mask, heads * self.scores.shape[-1] + relations, 0)  # [B, n]
         chosen = self.scores.flatten(2).gather(-1, choice[..., None]).squeeze(-1)  # [B, n]
         return torch.where(self.mask, chosen, 0.0).sum(1)
+
+    def _labelled(self, arcs: Tensor) -> LabelledHeads:
+        """Heads and relations of arcs numbered as in the flattened scores: [B, n]."""
+        relations = self.scores.shape[-1]
+        arcs = torch.where(self.mask, arcs, 0)
+        return LabelledHeads(arcs // relations, arcs % relations)
 
 
 def allowed_heads(lengths: Tensor, tokens: int) -> Tensor:

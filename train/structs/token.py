@@ -6,7 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from train.structs.base import StructuredDistribution, check_lengths, token_mask
+from train.structs.base import Best, StructuredDistribution, check_lengths, token_mask
+from train.structs.kbest import best_combinations, check_k, without_forbidden
 
 
 class TokenSoftmax(StructuredDistribution):
@@ -36,12 +37,24 @@ class TokenSoftmax(StructuredDistribution):
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
         return type(self)(potentials[0], self.lengths)
 
-    def log_partition(self) -> Tensor:
+    def _log_partition(self) -> Tensor:
         return torch.where(self.mask, self.scores.logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]
 
     def argmax(self) -> Tensor:
         """[B, n] label ids, 0 in the padding."""
         return torch.where(self.mask, self.scores.argmax(-1), 0)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """[B, n] label ids, 0 in the padding."""
+        weights = self.scores.detach().double().softmax(-1)  # [B, n, L]
+        drawn = torch.multinomial(weights.flatten(0, 1), 1, generator=generator)  # [B·n, 1]
+        return torch.where(self.mask, drawn.view_as(self.mask), 0)
+
+    def topk(self, k: int) -> Best:
+        """k batches of label ids [B, n], 0 in the padding."""
+        scores = without_forbidden(self.scores.detach())  # [B, n, L]
+        labels, totals = best_combinations(scores, self.mask, check_k(k))  # [B, k, n], [B, k]
+        return Best(labels.unbind(1), totals)
 
     def score(self, structure: Tensor) -> Tensor:
         labels = torch.where(self.mask, structure, 0)  # [B, n]

@@ -59,7 +59,10 @@ class TestLinearChain(FamilyContract[LinearChain]):
         n = int(distribution.lengths[sentence])
         zero = torch.zeros(LABELS, dtype=torch.float64)
         unary = distribution.unary[sentence : sentence + 1, :n]
-        return LinearChain(unary, distribution.transitions, zero, zero, torch.tensor([n]))
+        tables = distribution.transitions
+        if tables.dim() == 4:
+            tables = tables[sentence : sentence + 1, : n - 1]
+        return LinearChain(unary, tables, zero, zero, torch.tensor([n]))
 
     def closed_form_count(self, length: int) -> float:
         return LABELS**length
@@ -72,6 +75,28 @@ class TestLinearChain(FamilyContract[LinearChain]):
         marginals = self.build((5, 2)).marginals()
         torch.testing.assert_close(marginals.pairs[0].sum(1), marginals.tokens[0, 1:])
         torch.testing.assert_close(marginals.pairs[0].sum(2), marginals.tokens[0, :-1])
+
+    def test_marginals_are_the_same_before_and_after_a_backward_pass_through_log_z(self) -> None:
+        emissions = random((2, 4, LABELS), 1).requires_grad_()
+        table = random((LABELS, LABELS), 2).requires_grad_()
+        zero = torch.zeros(LABELS, dtype=torch.float64)
+        chain = LinearChain(emissions, table, zero, zero, torch.tensor([4, 2]))
+        with torch.no_grad():
+            first = chain.marginals()
+        total = chain.log_partition().sum()
+        with torch.no_grad():
+            between = chain.marginals()
+        loss = total - chain.marginals().tokens.square().sum()
+        loss.backward()
+        assert emissions.grad is not None
+        freed = chain.marginals()
+        for other in (between, freed):
+            torch.testing.assert_close(other.tokens, first.tokens)
+            torch.testing.assert_close(other.pairs, first.pairs)
+        again = emissions.detach().clone().requires_grad_()
+        alone = LinearChain(again, table.detach(), zero, zero, torch.tensor([4, 2]))
+        (alone.log_partition().sum() - alone.marginals().tokens.square().sum()).backward()
+        torch.testing.assert_close(emissions.grad, again.grad)
 
     def test_statistics_give_the_loss_of_the_pair_tables(self) -> None:
         teacher, student = self.build((5, 1, 3), seed=1), self.build((5, 1, 3), seed=9)
@@ -101,6 +126,20 @@ class TestLinearChain(FamilyContract[LinearChain]):
         )
         torch.testing.assert_close(chain.log_partition()[0], expected.logsumexp(0))
         torch.testing.assert_close(chain.score(chain.argmax())[0], expected.max())
+        torch.testing.assert_close(chain.topk(27).scores[0], expected.sort(descending=True).values)
+
+    def test_the_k_best_leave_out_what_is_forbidden(self) -> None:
+        chain = self.build((2,))
+        unary, tables = (theta.clone() for theta in chain.potentials)
+        unary[0, 0, 0] = tables[0, 0, 1, 2] = FORBIDDEN
+        best = chain.with_potentials((unary, tables)).topk(9)
+        found = {tuple(y[0].tolist()) for y in best.structures[:5]}
+        assert found == {(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)}
+        assert (best.scores[0, 5:] == -math.inf).all()
+
+    def test_k_must_be_positive(self) -> None:
+        with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+            self.build((2,)).topk(0)
 
     def test_a_forbidden_transition_has_no_mass_in_decoding_marginals_and_count(self) -> None:
         transitions = torch.zeros(LABELS, LABELS)
@@ -154,6 +193,16 @@ class TestHeadSelection(FamilyContract[HeadSelection]):
                     torch.tensor([*relations, *pad]).expand(batch, width),
                 )
 
+    def scores_of_all(self, distribution: HeadSelection, sentence: int) -> Tensor:
+        n = int(distribution.lengths[sentence])
+        if n <= 3:
+            return super().scores_of_all(distribution, sentence)
+        total = torch.zeros(1, dtype=torch.float64)
+        for i in range(n):
+            heads = [h for h in range(n + 1) if h != i + 1]
+            total = (total[:, None] + distribution.scores[sentence, i, heads].flatten()).flatten()
+        return total
+
     def alone(self, distribution: HeadSelection, sentence: int) -> HeadSelection:
         n = int(distribution.lengths[sentence])
         return HeadSelection(distribution.scores[sentence : sentence + 1, :n, : n + 1], torch.tensor([n]))
@@ -190,6 +239,10 @@ class TestHeadSelection(FamilyContract[HeadSelection]):
         torch.testing.assert_close(first.log_partition()[0], expected)
         best = selection.argmax()
         torch.testing.assert_close(first.score(best)[0], selection.scores[0, 0].max())
+        two_best = selection.scores[0, 0].flatten().sort(descending=True).values[:2]
+        torch.testing.assert_close(first.topk(2).scores[0], two_best)
+        assert first.topk(7).scores[0].isfinite().sum() == 3 * RELATIONS
+        assert all(not y.heads[0, 1:].any() for y in first.topk(6).structures)
 
     def test_scores_and_arcs_together_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="either"):
