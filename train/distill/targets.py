@@ -12,10 +12,15 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-FORMAT = 1
+Content = Literal["marginals", "topk", "topwk", "potentials"]
+"""What a store holds: the teacher's marginals of the student's parts; those of its k best structures, each
+counting the same or by its probability; the teacher's scores of the parts."""
+
+FORMAT = 2
 SHARD_SENTENCES = 1024
 Target = Mapping[str, np.ndarray]
 """Named arrays of one sentence; arrays of one name differ between sentences only in their first dimension."""
@@ -36,6 +41,9 @@ class TargetHeader:
     labels: tuple[str, ...]
     temperature: float
     sentences: int
+    content: Content = "marginals"
+    temper: str = "potentials"  # or marginals: what the temperature divides
+    k: int | None = None  # how many best structures, where the content is of these
     format: int = FORMAT
 
 
@@ -77,6 +85,9 @@ class TargetStore:
         part = self._path(shard).with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
+        names = {frozenset(target) for target in targets}
+        if len(names) > 1:
+            raise TargetStoreError(f"rows of one shard hold different things: {sorted(map(sorted, names))}")
         for name in targets[0]:
             rows = [np.asarray(target[name]) for target in targets]
             np.save(part / f"{name}.npy", np.concatenate(rows), allow_pickle=False)

@@ -1,12 +1,14 @@
 """The two tasks: entities and dependency trees. Each says how its gold, targets and predictions look."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import nn
 
 from train.corpora import Sentence
 from train.distill.objectives import TeacherTargets
-from train.distill.targets import Target
+from train.distill.targets import Target, TargetHeader
+from train.structs import StructuredDistribution
 from train.tasks.ner import EntityTask
 from train.tasks.parse import TreeTask
 
@@ -23,13 +25,29 @@ class TrainingTask(Protocol):
     def gold(self, sentences: list[Sentence]) -> Any:
         """The gold structures of a batch, in the form of the family's structures."""
 
-    def targets(self, teacher: Any, onto: type) -> list[Target]:
-        """A batch of sentences as rows of the target store."""
+    def annotated(self, sentence: Sentence, prediction: Any) -> Sentence:
+        """The sentence with a prediction in place of gold."""
 
-    def teacher_targets(self, rows: list[Target], model: nn.Module, temperature: float) -> TeacherTargets:
-        """Rows of the target store as one batch."""
+    def targets(
+        self,
+        teacher: StructuredDistribution,
+        onto: type[StructuredDistribution],
+        header: TargetHeader,
+        *,
+        allow_inconsistent: bool = False,
+    ) -> list[Target]:
+        """A batch of sentences as rows of the target store, of the content that the header names."""
 
-    def decode(self, model: Any, distribution: Any) -> list[Any]: ...
+    def teacher_targets(
+        self, rows: Mapping[str, list[Target]], model: nn.Module, temperature: float
+    ) -> TeacherTargets:
+        """Rows of the target store, by content, as one batch."""
+
+    def lost_mass(self, rows: list[Target], model: nn.Module) -> float | None:
+        """The teacher's mass that a student can not express; None where it can express all of it."""
+
+    def decode(self, model: Any, distribution: StructuredDistribution) -> list[Any]:
+        """Predictions for a batch; a mixture of teachers is decoded without its models."""
 
     def score(self, sentences: list[Sentence], predictions: list[Any]) -> dict[str, float]: ...
 

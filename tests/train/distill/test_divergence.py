@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from train.distill.divergence import cross_entropy
-from train.distill.objectives import OBJECTIVES, TeacherTargets
+from train.distill.objectives import TeacherTargets, lesson
 from train.distill.schedule import teacher_weight
 from train.project import project
 from train.structs import ArcStatistics, HeadSelection, LinearChain, StructuredDistribution, TokenSoftmax
@@ -84,7 +84,7 @@ def test_top1_is_the_likelihood_of_the_best_structure_and_leaves_out_tokens_with
     best = student.argmax()
     nobody = torch.zeros(0, dtype=torch.int64)
     arcs = ArcStatistics(nobody, nobody, nobody, nobody, torch.zeros(0))
-    top1 = OBJECTIVES["top1"]
+    top1 = lesson("top1").loss
     assert top1 is not None
     loss = top1(student, TeacherTargets(arcs, best, 1.0))
     torch.testing.assert_close(loss, -student.log_prob(best))
@@ -103,7 +103,7 @@ def test_a_token_the_teacher_can_say_nothing_of_has_no_gradient_at_any_temperatu
     heard[0, 1] = False
     with torch.no_grad():
         marginals = project(teacher.tempered(temperature), onto=HeadSelection) * heard[..., None, None]
-    structural = OBJECTIVES["structural"]
+    structural = lesson("structural").loss
     assert structural is not None
     structural(student, TeacherTargets(marginals, None, temperature, tokens=heard)).sum().backward()
     assert scores.grad is not None

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from bundle.trees import RelativeLabel
+from train.distill.objectives import lesson
+from train.distill.targets import Target, TargetHeader
 from train.models.batch import Batch
 from train.models.card import ModelCard, build_model
 from train.models.parsers import SequenceLabellingParser
@@ -14,6 +18,7 @@ from train.tasks.parse import TreeTask
 
 RELATIONS = ("nsubj", "obj", "root")
 LENGTHS = (1, 2, 5, 7)
+HEADER = TargetHeader("parse", "HeadSelection", "", "", RELATIONS, 1.0, len(LENGTHS))
 
 
 @pytest.fixture
@@ -52,8 +57,8 @@ def allowed(labels: list[RelativeLabel]) -> torch.Tensor:
 
 def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSelection) -> None:
     task = TreeTask(RELATIONS)
-    rows = task.targets(teacher, HeadSelection)
-    targets = task.teacher_targets(rows, torch.nn.Identity(), temperature=1.0)
+    rows = task.targets(teacher, HeadSelection, HEADER)
+    targets = task.teacher_targets({"marginals": rows}, torch.nn.Identity(), temperature=1.0)
     marginals = project(teacher, onto=HeadSelection)
     torch.testing.assert_close(dense(targets.marginals), marginals, rtol=1e-4, atol=parse.LOST_MASS)
     best = teacher.argmax()
@@ -70,15 +75,33 @@ def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_repor
     everything = [(offset, relation) for offset in range(-6, 7) for relation in RELATIONS]
     labels = [everything[i] for i in sorted(generator.choice(len(everything), 9, replace=False))]
     task, model = TreeTask(RELATIONS), labeller(labels)
-    rows = task.targets(teacher, HeadSelection)
-    targets = task.teacher_targets(rows, model, temperature=1.0)
+    rows = task.targets(teacher, HeadSelection, HEADER)
+    targets = task.teacher_targets({"marginals": rows}, model, temperature=1.0)
     kept, lost = restrict(project(teacher, onto=HeadSelection), allowed(labels))
     torch.testing.assert_close(dense(targets.marginals), kept, rtol=1e-4, atol=1e-6)
     assert targets.tokens is not None
     assert torch.equal(targets.tokens, kept.sum((2, 3)) > 0)
-    total, tokens = task.lost_mass(rows, model)
-    assert tokens == sum(LENGTHS)
-    assert total == pytest.approx(float(lost.sum()), abs=1e-4)
+    assert task.lost_mass(rows, model) == pytest.approx(float(lost.sum()) / sum(LENGTHS), abs=1e-5)
+
+
+@pytest.mark.parametrize("content", ["topk", "topwk"])
+def test_a_closed_label_set_can_not_lower_its_k_best_loss_by_a_shift(
+    teacher: HeadSelection, content: str
+) -> None:
+    """A token none of whose k best arcs it has must drop out of log Z too."""
+    task, model = TreeTask(RELATIONS), labeller([(0, "root"), (-1, "obj")])
+    rows: dict[str, list[Target]] = {
+        "marginals": task.targets(teacher, HeadSelection, HEADER),
+        content: task.targets(teacher, HeadSelection, replace(HEADER, content=content, k=2)),  # type: ignore[arg-type]
+    }
+    targets = task.teacher_targets(rows, model, temperature=1.0)
+    loss = lesson(content).loss
+    assert loss is not None
+    words = torch.zeros(4, 7, dtype=torch.int64)
+    with torch.no_grad():
+        student = model(Batch(words, torch.tensor(LENGTHS), (("a",) * 7,) * 4))
+        shifted = student.with_potentials([student.scores - 100.0])
+        torch.testing.assert_close(loss(shifted, targets), loss(student, targets), rtol=1e-3, atol=1e-3)
 
 
 def test_decoded_heads_are_trees_over_the_closed_label_set() -> None:
