@@ -14,6 +14,8 @@ from spox import Tensor, Var, argument
 from spox._future import TypeWarningLevel, initializer, type_warning_level
 from torch import nn
 
+from train.models.representation import Representation
+
 
 def weights(tensor: torch.Tensor) -> NDArray[np.float32]:
     """A torch parameter as a float32 array of its own."""
@@ -24,6 +26,13 @@ def inputs(size: int) -> tuple[Var, Var]:
     """The two inputs of every model: ``words`` [batch, tokens, size] float32, ``lengths`` [batch] int64."""
     words = argument(Tensor(np.float32, ("batch", "tokens", size)))
     return words, argument(Tensor(np.int64, ("batch",)))
+
+
+def lstm_of(representation: Representation) -> nn.LSTM:
+    """The BiLSTM under a model; a model that reads its encoder directly has none and no graph yet."""
+    if representation.context is None:
+        raise ValueError("a model without a BiLSTM (layers: 0) can not be exported; train it with layers: 1")
+    return representation.context.lstm
 
 
 def constant(values: NDArray) -> Var:

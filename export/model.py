@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from bundle.manifest import (
     WORDS,
     CorpusName,
     EncoderSettings,
+    Kind,
     Manifest,
     Provenance,
     WordSettings,
@@ -61,6 +62,10 @@ def model_folder(run: Path, task: str, role: str) -> Path:
         if not served.is_file():
             raise FileNotFoundError(f"{served}: no such file; python -m train writes it at its end")
         folder = run / task / json.loads(served.read_text())["student"]
+    if role == "teacher" and (run / task / "teacher.json").is_file() and not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; this run's teacher is not one network of its own, and has no graph"
+        )
     if not (folder / "model.json").is_file():
         raise FileNotFoundError(f"{folder / 'model.json'}: no such file; train the {role} first")
     return folder
@@ -75,6 +80,12 @@ def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
     """
     folder = model_folder(run, task, role)
     card, about = read_card(folder)
+    if card.kind not in GRAPHS or not card.reads_words:
+        what = f"the kind {card.kind}" if card.kind not in GRAPHS else "a model that reads no words"
+        raise ValueError(
+            f"{folder}: {what} has no graph; {', '.join(GRAPHS)} over words can be exported. Students learn "
+            "from such a teacher all the same: leave out --teachers"
+        )
     types = read_word_types(run / "words")
     encoder = load_encoder(card.encoder.name) if card.encoder else None
     tuned = None
@@ -155,7 +166,7 @@ def write_bundle(
         name=name,
         task=card.task,
         role=card.role,
-        kind=card.kind,
+        kind=cast(Kind, card.kind),
         language=card.language,
         labels=card.labels,
         relative_labels=card.relative_labels,

@@ -5,7 +5,7 @@ import onnx
 import spox.opset.ai.onnx.v21 as op
 from spox import Tensor, Var, argument, build
 
-from export.layers import axis, bidirectional, constant, inputs, linear, positions, size_of, weights
+from export.layers import axis, bidirectional, constant, inputs, linear, lstm_of, positions, size_of, weights
 from train.models.parsers import BiaffineParser, SequenceLabellingParser
 from train.structs import FORBIDDEN
 
@@ -21,8 +21,8 @@ def biaffine_graph(model: BiaffineParser) -> onnx.ModelProto:
     P(relation | head). For sentences whose heads are no tree: ``arc_log_probs`` [batch, tokens, tokens+1],
     and for `relations_graph` ``dependents`` [batch, tokens, K] and ``governors`` [batch, tokens+1, K].
     """
-    words, lengths = inputs(model.representation.context.lstm.input_size)
-    states = bidirectional(model.representation.context.lstm, words, lengths, time_major=False)  # [B, n, 2H]
+    words, lengths = inputs(lstm_of(model.representation).input_size)
+    states = bidirectional(lstm_of(model.representation), words, lengths, time_major=False)  # [B, n, 2H]
     layers = (model.arc_dependent, model.arc_head, model.relation_dependent, model.relation_head)
     projected = linear(
         states,
@@ -81,8 +81,8 @@ def labeller_graph(model: SequenceLabellingParser) -> onnx.ModelProto:
     Inputs and outputs as `biaffine_graph`, where ``log_probs`` is that of the label, and instead of arcs
     there is ``label_log_probs`` [batch, tokens, labels], FORBIDDEN for labels that point out of it.
     """
-    words, lengths = inputs(model.representation.context.lstm.input_size)
-    states = bidirectional(model.representation.context.lstm, words, lengths, time_major=False)  # [B, n, 2H]
+    words, lengths = inputs(lstm_of(model.representation).input_size)
+    states = bidirectional(lstm_of(model.representation), words, lengths, time_major=False)  # [B, n, 2H]
     scores = linear(states, weights(model.label_scores.weight), weights(model.label_scores.bias))  # [B, n, K]
     offsets = constant(model.offsets.cpu().numpy())  # [K]
     root = constant(model.offsets.cpu().numpy() == 0)

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from spox import Var, build
 from torch import nn
 
-from export.layers import axis, bidirectional, constant, inputs, linear, loop, positions, size_of, weights
+from export.layers import (
+    axis,
+    bidirectional,
+    constant,
+    inputs,
+    linear,
+    loop,
+    lstm_of,
+    positions,
+    size_of,
+    weights,
+)
 from train.models.taggers import CRFTagger, SoftmaxTagger
 
 NEVER = -1e9
@@ -30,7 +41,7 @@ def crf_graph(model: CRFTagger) -> onnx.ModelProto:
     log P(y_{i−1}, y_i | x) of the labels chosen, [batch, tokens] float32 (the first pair is 0).
     The posterior is computed by the scaled forward and backward recursions (Rabiner 1989) in float64.
     """
-    words, lengths = inputs(model.representation.context.lstm.input_size)
+    words, lengths = inputs(lstm_of(model.representation).input_size)
     emissions, inside = _emissions(model, words, lengths)  # [n, B, L+1], [n, B]
     c = model.constraints
     transitions = _with_boundary(
@@ -46,7 +57,7 @@ def softmax_graph(model: SoftmaxTagger) -> onnx.ModelProto:
 
     Its posteriors are the softmaxes' own, so that a pair's is the product of its tokens'.
     """
-    words, lengths = inputs(model.representation.context.lstm.input_size)
+    words, lengths = inputs(lstm_of(model.representation).input_size)
     emissions, inside = _emissions(model, words, lengths, normalised=True)  # [n, B, L+1], [n, B]
     c = model.constraints
     transitions = _with_boundary(weights(c.transitions), weights(c.start), weights(c.end))
@@ -67,7 +78,7 @@ def _emissions(
     model: CRFTagger | SoftmaxTagger, words: Var, lengths: Var, *, normalised: bool = False
 ) -> tuple[Var, Var]:
     """Emissions with the boundary's [n, B, L+1], and which positions are tokens [n, B]."""
-    states = bidirectional(model.representation.context.lstm, words, lengths, time_major=True)  # [n, B, 2H]
+    states = bidirectional(lstm_of(model.representation), words, lengths, time_major=True)  # [n, B, 2H]
     layer: nn.Linear = model.emissions
     weight, bias = weights(layer.weight), weights(layer.bias)
     # The boundary's scores are one more row of the layer.

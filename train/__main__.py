@@ -4,6 +4,9 @@ python -m train recipes/quickstart.yaml
 python -m train recipes/en_ewt.yaml --set seeds=[1,2,3] --set distillation.temperature=2
 python -m train recipes/en_ewt.yaml --resume        after a kill, or to add seeds to a finished run
 python -m train recipes/en_ewt.yaml --check         validate only
+
+recipes/ holds examples: cases/ has one for each pair of teacher and student, paper/ the paper's own sizes.
+docs/structural-kd.md says what teachers, students, objectives and divergences there are.
 """
 
 import argparse
@@ -12,8 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from train.corpora import CorpusError
-from train.recipe import RecipeError, load_recipe
+from train.recipe import Recipe, RecipeError, load_recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,22 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
-    from train.distill.targets import TargetStoreError
-    from train.experiment import run
-    from train.fit import TrainingError
-    from train.models.encoders import EncoderNotFoundError
+    from train.experiment import USER_ERRORS, run
     from train.report import results_table
 
     try:
         rows = run(recipe, out)
-    except (
-        RecipeError,
-        CorpusError,
-        TargetStoreError,
-        TrainingError,
-        EncoderNotFoundError,
-        RuntimeError,
-    ) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -76,10 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
         again = ["python", "-m", "train", str(options.recipe), *changes, "--out", str(out), "--resume"]
         print(f"stopped; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
-    table = results_table(rows)
-    (out / "table.md").write_text(table + "\n", encoding="utf-8")
-    print(f"\nTest split of {recipe.corpus}:\n\n{table}\n\nrows: {out / 'results.jsonl'}")
+    tables = []
+    for split in sorted({row["split"] for row in rows if row["split"].startswith("test")}):
+        where = split.removeprefix("test").removeprefix("/") or name_of(recipe)
+        tables.append(f"Test split of {where}:\n\n{results_table(rows, split)}\n")
+    (out / "table.md").write_text("\n".join(tables), encoding="utf-8")
+    print("\n" + "\n".join(tables) + f"\nrows: {out / 'results.jsonl'}")
     return 0
+
+
+def name_of(recipe: Recipe) -> str:
+    """What a recipe is tested on, in words."""
+    return recipe.target or ", ".join(recipe.corpus) or str(recipe.text)
 
 
 if __name__ == "__main__":

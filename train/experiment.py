@@ -5,30 +5,26 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import Tensor, nn
 
-from bundle.trees import relative_labels
-from train.corpora import CorpusWarning
-from train.distill.objectives import OBJECTIVES
-from train.distill.schedule import teacher_weight
-from train.distill.targets import Target, TargetStore
-from train.evaluation import count_parameters, evaluate, speed
-from train.fit import Fitting, batches, check_settings, fit
-from train.models.card import EncoderUse, Kind, ModelCard, build_model, load_trained, read_card, save_trained
-from train.models.encoders import TokenEncoder, load_encoder
-from train.models.parsers import SequenceLabellingParser
-from train.recipe import Recipe, RecipeError, TaskSettings, Training
+from train.corpora import CorpusError, CorpusWarning
+from train.distill.objectives import is_for, lesson
+from train.distill.targets import Content, TargetStore, TargetStoreError
+from train.evaluation import main_score
+from train.families import FAMILY, StudentKind
+from train.fit import TrainingError
+from train.models.card import read_card
+from train.models.encoders import EncoderNotFoundError, load_encoder
+from train.recipe import EncoderSettings, Recipe, RecipeError, TaskSettings
 from train.resources import (
     Experiment,
     Material,
@@ -40,17 +36,10 @@ from train.resources import (
     write_whole,
 )
 from train.results import collect_results
-from train.structs import HeadSelection, LinearChain, TokenSoftmax
+from train.students import train_student
 from train.tasks import TASKS, TrainingTask
-from train.teaching import make_targets, taught_sentences, words_digest
-
-TEACHER_KIND: dict[str, Kind] = {"ner": "crf", "parse": "biaffine"}
-FAMILY: dict[str, type] = {
-    "crf": LinearChain,
-    "softmax": TokenSoftmax,
-    "biaffine": HeadSelection,
-    "labeller": HeadSelection,
-}
+from train.teachers import add_references, get_teachers, get_token_teacher, task_of
+from train.teaching import make_targets
 
 
 def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[str, Any]]:
@@ -93,6 +82,18 @@ def _run_apart(recipe: Recipe, out: Path, cache: Path | None) -> None:
         raise RuntimeError(f"failed: {', '.join(failed)}; finished models are kept, go on with --resume")
 
 
+USER_ERRORS = (
+    RecipeError,
+    CorpusError,
+    TargetStoreError,
+    TrainingError,
+    EncoderNotFoundError,
+    FloatingPointError,
+    RuntimeError,
+)
+"""What can go wrong without a fault of the program: a message is enough."""
+
+
 def _run_one(recipe: Recipe, out: Path, cache: Path | None, name: str) -> None:
     # A killed parent must not leave a process behind that writes to the run a resumed one works on.
     parent = multiprocessing.parent_process()
@@ -102,7 +103,7 @@ def _run_one(recipe: Recipe, out: Path, cache: Path | None, name: str) -> None:
     warnings.simplefilter("ignore", CorpusWarning)  # said once, by the parent
     try:
         _run_task(_prepare(recipe, out, cache, quiet=True), name, recipe.tasks[name])  # type: ignore[index]
-    except RuntimeError as error:
+    except USER_ERRORS as error:
         sys.exit(f"error: {name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -120,297 +121,127 @@ def _prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False)
     material = load_material(recipe)
     if not quiet:
         write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-        write_whole(out / "test.txt", "".join(" ".join(s.words) + "\n" for s in material.corpus.test))
-        parts = ", ".join(f"{len(numbers)} {part}" for part, numbers in material.parts.items())
-        say(f"{material.corpus.name}: {parts} sentences; device {accelerator.device}")
+        write_whole(out / "test.txt", "".join(" ".join(s.words) + "\n" for s in material.part("test")))
+        sizes = {part: len(material.parts[part]) for part in ("labelled", "unlabelled", "dev", "test")}
+        parts = ", ".join(f"{size} {part}" for part, size in sizes.items())
+        say(f"{material.name}: {parts} sentences; device {accelerator.device}")
     _check_gold(recipe, material)
     types = load_word_types(recipe, material, out / "words")
-    encoder = load_encoder(recipe.encoder.name, device=accelerator.device)
-    depth = encoder.model.config.num_hidden_layers
-    if not all(-depth - 1 <= layer <= depth for layer in recipe.encoder.layers):
-        raise RecipeError(
-            f"encoder.layers: {recipe.encoder.name} has hidden states 0 to {depth}, "
-            f"or -{depth + 1} to -1 from the end; the recipe asks for {list(recipe.encoder.layers)}"
-        )
-    features = None if recipe.encoder.finetune else read_features(recipe, material, encoder, cache)
+    encoder, features = None, None
+    if recipe.encoder is not None and _is_read(recipe):
+        # A fine-tuned encoder is loaded afresh for each teacher; this copy only says how large it is.
+        where = "cpu" if recipe.encoder.finetune else accelerator.device
+        encoder = load_encoder(recipe.encoder.name, device=where)
+        _check_layers(recipe.encoder, encoder.model.config.num_hidden_layers)
+        if not recipe.encoder.finetune:
+            features = read_features(recipe, material, encoder, cache)
     reader = Reader(material.sentences, types, features)
     return Experiment(recipe, out, material, reader, encoder, accelerator)
 
 
+def _is_read(recipe: Recipe) -> bool:
+    teachers = [teacher for task in recipe.tasks.values() for teacher in task.teacher]
+    teachers += [task.token_teacher for task in recipe.tasks.values() if task.token_teacher]
+    return any(teacher.reads_encoder and teacher.kind != "transformers" for teacher in teachers)
+
+
+def _check_layers(settings: EncoderSettings, depth: int) -> None:
+    if not all(-depth - 1 <= layer <= depth for layer in settings.layers):
+        raise RecipeError(
+            f"encoder.layers: {settings.name} has hidden states 0 to {depth}, "
+            f"or -{depth + 1} to -1 from the end; the recipe asks for {list(settings.layers)}"
+        )
+
+
 def _check_gold(recipe: Recipe, material: Material) -> None:
-    """Every task needs sentences to learn from, to choose by and to be measured on."""
+    """What is trained here needs sentences to learn from, to choose by and to be measured on."""
+    if not recipe.corpus:
+        return
     for name in recipe.tasks:
         task: TrainingTask = TASKS[name].of(material.part("labelled"))
-        for part in ("labelled", "dev", "test"):
-            if not any(task.has_gold(sentence) for sentence in material.part(part)):
+        if not material.parts["dev"]:
+            raise RecipeError(
+                f"{recipe.target or material.name}: the dev split is empty; students are chosen by it"
+            )
+        groups: list[tuple[str, Callable[[str], list[int]]]] = [
+            (material.name, lambda part: material.parts[part])
+        ]
+        if recipe.tasks[name].monolingual_teachers:
+            groups = [
+                (corpus, partial(material.of_corpus, corpus=number))
+                for number, corpus in enumerate(material.corpora)
+            ]
+        for (who, numbers), part in product(groups, ("labelled", "teacher_dev", "test")):
+            if not any(task.has_gold(material.sentences[i]) for i in numbers(part)):
                 what = {"ner": "entities", "parse": "trees with relations"}[name]
                 raise RecipeError(
-                    f"tasks.{name}: no {part} sentence of {material.corpus.name} has {what}; "
+                    f"tasks.{name}: no {part.removeprefix('teacher_')} sentence of {who} has {what}; "
                     "give the corpus that annotation, or leave the task out"
                 )
 
 
 def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None:
     folder = experiment.out / name
-    task: TrainingTask = TASKS[name].of(experiment.material.part("labelled"))
-    teacher = _train_teacher(experiment, task, settings.teacher, folder / "teacher")
-    seen = tuple(dict.fromkeys(FAMILY[kind] for kind in settings.students))
-    stores = {}
-    if any(OBJECTIVES[objective] for objective in experiment.recipe.distillation.objectives):
-        stores = {family: make_targets(experiment, task, teacher, family, folder) for family in seen}
-    del teacher
-    for kind, training in settings.students.items():
-        for objective in experiment.recipe.distillation.objectives:
-            for seed in experiment.recipe.seeds:
-                _train_student(
-                    experiment, task, kind, training, objective, seed, stores.get(FAMILY[kind]), folder
-                )
-                collect_results(experiment.out)
-    _choose_served(folder, settings, task.metric)
-
-
-def _train_teacher(experiment: Experiment, task: TrainingTask, training: Training, folder: Path) -> nn.Module:
-    recipe = experiment.recipe
-    use = EncoderUse(
-        recipe.encoder.name, recipe.encoder.layers, experiment.encoder.hidden_size, recipe.encoder.finetune
-    )
-    card = _card(experiment, task, TEACHER_KIND[task.name], "teacher", training, encoder=use)
-    read = recipe.encoder.model_dump()
-    settings = _settings(experiment, training, seed=recipe.teacher_seed, encoder=read)
-    if _is_finished(folder, settings):
-        return load_trained(folder, experiment.reader.types, _live_encoder(experiment)).to(experiment.device)
-    torch.manual_seed(recipe.teacher_seed)
-    model = build_model(card, experiment.reader.types, _live_encoder(experiment)).to(experiment.device)
-    numbers = np.array(
-        [i for i in experiment.material.parts["labelled"] if task.has_gold(experiment.reader.sentences[i])]
-    )
-
-    def loss(wrapped: nn.Module, chosen: list[int], _progress: float) -> Tensor:
-        batch, gold = _labelled_batch(experiment, task, chosen, encoded=True)
-        distribution = wrapped(batch)
-        return -distribution.log_prob(gold).sum() / batch.lengths.sum()
-
-    about = {"objective": "none", "seed": recipe.teacher_seed, "settings": settings}
-    _fit_and_save(
-        experiment, task, model, card, training, folder, recipe.teacher_seed, loss, lambda _: numbers,
-        title=f"{task.name} teacher", about=about,
-    )  # fmt: skip
-    return model
-
-
-def _train_student(
-    experiment: Experiment,
-    task: TrainingTask,
-    kind: Kind,
-    training: Training,
-    objective: str,
-    seed: int,
-    store: TargetStore | None,
-    folder: Path,
-) -> None:
-    student_folder = folder / "students" / f"{kind}-{objective}-seed{seed}"
+    experiment.references = {}
     distillation = experiment.recipe.distillation
-    taught_by = distillation.model_dump(exclude={"objectives"}) if OBJECTIVES[objective] else None
-    settings = _settings(experiment, training, seed=seed, objective=objective, distillation=taught_by)
-    settings["teacher"] = store.header.teacher if store and OBJECTIVES[objective] else None
-    if _is_finished(student_folder, settings):
-        return
-    teacher_loss = OBJECTIVES[objective]
-    card = _card(experiment, task, kind, "student", training)
-    torch.manual_seed(seed)
-    model = build_model(card, experiment.reader.types).to(experiment.device)
-    sentences = experiment.reader.sentences
-    labelled = np.array([i for i in experiment.material.parts["labelled"] if task.has_gold(sentences[i])])
-    place = {number: i for i, number in enumerate(taught_sentences(experiment))}
-    is_labelled = np.zeros(len(sentences), bool)
-    is_labelled[labelled] = True
-    # A labelled sentence without this task's gold is raw text to it.
-    raw = [number for number in place if not is_labelled[number]]
-    unlabelled = np.array(raw if teacher_loss else [], dtype=np.int64)
-
-    def loss(wrapped: nn.Module, chosen: list[int], progress: float) -> Tensor:
-        batch, gold = _labelled_batch(experiment, task, chosen, encoded=False)
-        distribution = wrapped(batch)
-        has_gold = torch.from_numpy(is_labelled[chosen]).to(experiment.device)  # [B]
-        if teacher_loss is None or store is None:
-            return -distribution.log_prob(gold).sum() / batch.lengths.sum()
-        rows: list[Target] = [store[place[i]] for i in chosen]
-        targets = _to(task.teacher_targets(rows, model, distillation.temperature), experiment.device)
-        taught = teacher_loss(distribution, targets)  # [B]
-        weight = teacher_weight(progress, distillation.anneal)
-        known = torch.where(has_gold, -distribution.log_prob(gold), 0.0)  # [B]
-        mixed = weight * taught + (1 - weight) * known
-        total = torch.where(has_gold, mixed, distillation.unlabelled_weight * taught).sum()
-        return total / batch.lengths.sum()
-
-    about: dict[str, Any] = {"objective": objective, "seed": seed, "settings": settings}
-    if isinstance(model, SequenceLabellingParser) and store is not None:
-        lost, tokens = task.lost_mass([store[i] for i in range(len(store))], model)  # type: ignore[attr-defined]
-        about["lost_mass"] = lost / tokens
-        share = f"{100 * lost / tokens:.2f} %"
-        say(f"{task.name} {kind}: {len(model.labels)} labels lose {share} of the teacher's mass")
-    _fit_and_save(
-        experiment, task, model, card, training, student_folder, seed, loss,
-        _epoch(labelled, unlabelled, distillation.unlabelled_share),
-        title=f"{task.name} {kind} {objective} seed {seed}", about=about,
-    )  # fmt: skip
-
-
-def _settings(experiment: Experiment, training: Training, **more: Any) -> dict[str, Any]:
-    """All that decides what a model becomes: a finished or half-finished one is only kept under the same."""
-    material = experiment.material
-    return {
-        "training": training.model_dump(),
-        "corpus": [material.corpus.digest, words_digest(material.sentences)],
-        "labelled": len(material.parts["labelled"]),
-        "unlabelled": len(material.parts["unlabelled"]),
-        "selection_seed": experiment.recipe.selection_seed,
-        "vectors": experiment.recipe.vectors.model_dump(mode="json"),
-        **more,
+    lessons = {
+        objective: lesson(objective, divergence=distillation.divergence, alpha=distillation.alpha)
+        for objective in distillation.objectives
     }
-
-
-def _is_finished(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder holds the finished model of these settings; other settings are an error."""
-    if not (folder / "model.json").exists():
-        return False
-    _, about = read_card(folder)
-    check_settings(folder, about.get("settings"), settings)
-    return True
-
-
-def _epoch(
-    labelled: np.ndarray, unlabelled: np.ndarray, share: float | None
-) -> Callable[[np.random.Generator], np.ndarray]:
-    """Draws the sentences of an epoch: all of them, or as many unlabelled ones as make up their share."""
-
-    def draw(generator: np.random.Generator) -> np.ndarray:
-        raw = unlabelled
-        if share is not None and len(unlabelled):
-            wanted = round(len(labelled) * share / (1 - share))
-            raw = generator.choice(unlabelled, wanted, replace=wanted > len(unlabelled))
-        return generator.permutation(np.concatenate([labelled, raw]))
-
-    return draw
-
-
-def _fit_and_save(
-    experiment: Experiment,
-    task: TrainingTask,
-    model: nn.Module,
-    card: ModelCard,
-    training: Training,
-    folder: Path,
-    seed: int,
-    loss: Callable[[nn.Module, list[int], float], Tensor],
-    epoch: Callable[[np.random.Generator], np.ndarray],
-    *,
-    title: str,
-    about: dict[str, Any],
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    fit(
-        model,
-        loss=loss,
-        evaluate=lambda m: evaluate(experiment, task, m, "dev")[task.metric],
-        stream=batches(epoch, experiment.reader.lengths, training.batch, seed),
-        fitting=Fitting(
-            steps=training.steps,
-            batch=training.batch,
-            learning_rate=training.learning_rate,
-            evaluations=training.evaluations,
-            encoder_learning_rate=experiment.recipe.encoder.learning_rate,
-        ),
-        accelerator=experiment.accelerator,
-        checkpoint=folder / "checkpoint.pt",
-        settings=about["settings"],
-        title=title,
+    task = task_of(experiment, name, settings.teacher)
+    teaching = get_teachers(
+        experiment, task, settings.teacher, folder, monolingual=settings.monolingual_teachers
     )
-    seconds = time.perf_counter() - start
-    scores = {split: evaluate(experiment, task, model, split) for split in ("dev", "test")}
-    parts = experiment.material.parts
-    used = len(parts["unlabelled"]) if about["objective"] != "none" else 0
-    save_trained(
-        folder, model, card, **about,
-        labelled=len(parts["labelled"]), unlabelled=used, scores=scores, seconds=round(seconds, 1),
-        parameters=count_parameters(experiment, model), sentences_per_second=speed(experiment, task, model),
-        corpus={"name": experiment.material.corpus.name, "digest": experiment.material.corpus.digest},
-        encoder_digest=experiment.encoder.digest if card.encoder else None,
-    )  # fmt: skip
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    token_teaching = teaching
+    if settings.token_teacher is not None and "token" in lessons:
+        token_teaching = get_token_teacher(experiment, task, settings.token_teacher, folder)
+    add_references(experiment, task, teaching)
+    stores: dict[tuple[str, type, Content], TargetStore] = {}
+    for kind, objective in _pairs(settings, tuple(lessons)):
+        by_token = lessons[objective].by_token_teacher
+        who, where = (token_teaching, "token_targets") if by_token else (teaching, "targets")
+        for content in lessons[objective].contents:
+            key = where, FAMILY[kind], content
+            if key not in stores:
+                stores[key] = make_targets(
+                    experiment, task, who.committee, who.digest, FAMILY[kind], content, folder / where
+                )
+    collect_results(experiment.out)
+    for kind, objective in _pairs(settings, tuple(lessons)):
+        by_token = lessons[objective].by_token_teacher
+        who, where = (token_teaching, "token_targets") if by_token else (teaching, "targets")
+        said: dict[str, TargetStore] = {
+            content: stores[where, FAMILY[kind], content] for content in lessons[objective].contents
+        }
+        # Seeds of one objective follow one another, so that a stopped run has whole comparisons.
+        for seed in experiment.recipe.seeds:
+            train_student(
+                experiment, task, kind, settings.students[kind], objective, lessons[objective], seed,
+                teaching, who, said, folder,
+            )  # fmt: skip
+            collect_results(experiment.out)
+    _choose_served(folder, settings, task)
 
 
-def _choose_served(folder: Path, settings: TaskSettings, metric: str) -> None:
+def _pairs(settings: TaskSettings, objectives: Sequence[str]) -> list[tuple[StudentKind, str]]:
+    """Every student with every objective that is for its family."""
+    return [
+        (kind, objective)
+        for kind in settings.students
+        for objective in objectives
+        if is_for(objective, FAMILY[kind])
+    ]
+
+
+def _choose_served(folder: Path, settings: TaskSettings, task: TrainingTask) -> None:
     """Note the student that export takes: of the kind the recipe serves, the best on dev."""
     kind = settings.serve or next(iter(settings.students))
     scores = {}
     for file in sorted(folder.glob(f"students/{kind}-*/model.json")):
         _, about = read_card(file.parent)
-        scores[f"students/{file.parent.name}"] = about["scores"]["dev"][metric]
+        scores[f"students/{file.parent.name}"] = main_score(task, about["scores"]["dev"])
     best = max(scores, key=lambda name: scores[name])
     write_whole(folder / "served.json", json.dumps({"student": best}) + "\n")
-
-
-def _card(
-    experiment: Experiment,
-    task: TrainingTask,
-    kind: Kind,
-    role: Any,
-    training: Training,
-    encoder: EncoderUse | None = None,
-) -> ModelCard:
-    relative: tuple[tuple[int, str], ...] = ()
-    if kind == "labeller":
-        seen = {
-            label
-            for sentence in experiment.material.part("labelled")
-            if sentence.heads and sentence.deprels
-            for label in relative_labels(sentence.heads, sentence.deprels)
-        }
-        relative = tuple(sorted(seen))
-    return ModelCard(
-        task=task.name,  # type: ignore[arg-type]
-        kind=kind,
-        role=role,
-        language=experiment.material.corpus.language,
-        labels=task.labels,
-        relative_labels=relative,
-        encoder=encoder,
-        hidden_size=training.hidden_size,
-        layers=training.layers,
-        dropout=training.dropout,
-        character_dim=training.character_dim,
-        character_features=training.character_features,
-        arc_size=training.arc_size,
-        relation_size=training.relation_size,
-    )
-
-
-def _labelled_batch(experiment: Experiment, task: TrainingTask, chosen: list[int], *, encoded: bool) -> Any:
-    batch = experiment.reader.batch(chosen, encoded=encoded).to(experiment.device)
-    gold = task.gold([experiment.reader.sentences[i] for i in chosen])
-    return batch, _to(gold, experiment.device)
-
-
-def _live_encoder(experiment: Experiment) -> TokenEncoder | None:
-    """A fresh copy of the encoder to be fine-tuned, where the recipe says so."""
-    settings = experiment.recipe.encoder
-    if not settings.finetune:
-        return None
-    return TokenEncoder(load_encoder(settings.name, device=experiment.device), layers=settings.layers)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """Tensors, and named tuples or dataclasses of tensors, on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, tuple):
-        return type(value)(*(_to(part, device) for part in value))
-    if hasattr(value, "__dataclass_fields__"):
-        moved = {name: _to(getattr(value, name), device) for name in value.__dataclass_fields__}
-        return replace(value, **moved)
-    return value
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -49,6 +49,8 @@ def batches(
     for number in range(2**31):
         generator = np.random.default_rng([seed, number])
         order = epoch(generator)
+        if not len(order):
+            raise TrainingError("there is no sentence to train on")
         pools = [order[i : i + size * POOL_BATCHES] for i in range(0, len(order), size * POOL_BATCHES)]
         made = []
         for pool in pools:

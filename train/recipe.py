@@ -3,18 +3,24 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from train.distill.objectives import OBJECTIVES
+from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
+from train.families import (
+    FAMILY,
+    SHARED_PARTS,
+    STUDENTS,
+    TEACHERS,
+    WITHOUT_TOPK,
+    StudentKind,
+    TaskName,
+    TeacherKind,
+)
 
-StudentKind = Literal["crf", "softmax", "biaffine", "labeller"]
-KINDS_OF_TASK: dict[str, tuple[StudentKind, ...]] = {
-    "ner": ("crf", "softmax"),
-    "parse": ("biaffine", "labeller"),
-}
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -50,7 +56,7 @@ class EncoderSettings(_Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     """Of the encoder's weights, where they are fine-tuned."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of frozen features; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """Of the encoder, frozen or fine-tuned; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
 
 
 class Training(_Section):
@@ -71,16 +77,78 @@ class Training(_Section):
     """How often the dev score is taken and a checkpoint written; the best one is kept."""
 
 
+class Teacher(Training):
+    """One teacher: its kind, and how it is trained; ``transformers`` is used as it is."""
+
+    kind: TeacherKind | None = None
+    """crf, softmax (MaxEnt), span (NER as parsing) or transformers for entities; biaffine, second_order,
+    matrix_tree or projective_tree for trees. The task's first kind unless set."""
+    seed: Seed | None = None
+    """The recipe's ``teacher_seed`` unless set."""
+    layers: Annotated[int, Field(ge=0)] = 1
+    """BiLSTM layers over the encoder; 0 puts the scores right on it."""
+    reads_words: bool = True
+    """Word vectors and characters beside the encoder; a teacher that crosses languages should not."""
+    reads_encoder: bool = True
+    """Whether it reads the recipe's encoder; a teacher may read the students' features alone."""
+    second_order_size: Positive = 64
+    """Of a second-order parser's factors."""
+    name: str | None = None
+    """The folder or hub id of a Hugging Face token-classification model, for the kind transformers."""
+    scheme: Literal["auto", "iob1", "iob2", "bioes", "io"] = "auto"
+    """How that model's labels mark entities."""
+    types: dict[str, str | None] = {}
+    """That model's entity types under the corpus's names; null counts a type as no entity."""
+
+    @model_validator(mode="after")
+    def _features_and_names_fit_the_kind(self) -> Self:
+        if not self.reads_words and not self.reads_encoder:
+            raise ValueError("reads_words, reads_encoder: a teacher has to read one of them")
+        if (self.kind == "transformers") != (self.name is not None):
+            raise ValueError(
+                "name: the folder or hub id of a model goes with kind: transformers, and only there"
+            )
+        if self.kind != "transformers" and (self.types or self.scheme != "auto"):
+            raise ValueError("types, scheme: go with kind: transformers")
+        return self
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) or value is None else [value]
+
+
 class TaskSettings(_Section):
-    teacher: Training = Training()
+    teacher: Annotated[tuple[Teacher, ...], BeforeValidator(_as_list), Field(min_length=1)] = (Teacher(),)
+    """One teacher, or a list of them: then students learn from their mixture."""
+    token_teacher: Teacher | None = None
+    """The softmax teacher of the objective token, where the teacher is of another kind."""
+    monolingual_teachers: bool = False
+    """A teacher for each of several corpora, instead of one for all of them."""
     students: dict[StudentKind, Training]
     serve: StudentKind | None = None
     """The student that is exported; the first one unless named."""
 
 
+class TargetSettings(_Section):
+    """What the teacher says of its own training sentences."""
+
+    crossfit: Annotated[int, Field(ge=2)] | None = None
+    """Score each of so many folds with a teacher that never saw it; costs that many more teachers."""
+
+
 class Distillation(_Section):
     objectives: tuple[str, ...] = ("none", "structural")
+    divergence: Literal["cross_entropy", "kl", "reverse_kl", "jeffreys", "renyi"] = "cross_entropy"
+    """Of the structural objective."""
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    """Rényi's order."""
+    k: Positive = 5
+    """Structures of topk and topwk."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    temper: Literal["potentials", "marginals"] = "potentials"
+    """What the temperature divides: the paper's global and local ways."""
+    allow_inconsistent: bool = False
+    """Permit tempered marginals of label pairs, to redo the paper's table 5."""
     anneal: Finite = 1.0
     """Fall of the teacher's weight on labelled sentences per whole training; 0 keeps it at 1."""
     unlabelled_weight: Finite = 1.0
@@ -90,24 +158,37 @@ class Distillation(_Section):
     @model_validator(mode="after")
     def _objectives_are_known(self) -> Self:
         for name in self.objectives:
-            if name not in OBJECTIVES:
-                raise ValueError(f"unknown objective {name!r}{_nearest(name, OBJECTIVES)}")
+            for part in name.split("+"):
+                if part not in OBJECTIVES:
+                    raise ValueError(f"unknown objective {part!r}{_nearest(part, OBJECTIVES)}")
+            lesson(name, divergence=self.divergence)
         if not self.objectives:
             raise ValueError("name at least one objective")
+        if self.divergence == "renyi" and self.alpha == 1:
+            raise ValueError("alpha: Rényi's order 1 is the divergence kl")
+        if self.temper == "marginals" and len(DIVERGENCES[self.divergence].contents) > 1:
+            raise ValueError(f"temper: {self.divergence} divides potentials; use temper: potentials")
         return self
 
 
 class Recipe(_Section):
     """An experiment: corpus, labels, teacher, students, distillation."""
 
-    corpus: str
-    """A named corpus, or a folder with train, dev and test files."""
+    corpus: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """A named corpus, or a folder with train, dev and test files; or a list of corpora for one student. None
+    where ``text`` is all there is, and the teacher is of the kind transformers."""
+    target: str | None = None
+    """Zero-shot: teachers learn from ``corpus``, students only from the raw text of this corpus, and are
+    measured on its test split."""
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] | None = None
+    """ISO 639 code of the students' language, which chooses how a server cuts raw text into words; the
+    corpus's own unless set."""
     merge_subtokens: bool | None = None
     """Fold multiword tokens into one token; the corpus's own custom unless set."""
     labelled: Positive | None = None
-    """Training sentences that keep their labels, chosen by ``selection_seed``; all unless set."""
+    """Training sentences a corpus that keep their labels, chosen by ``selection_seed``; all unless set."""
     unlabelled: Annotated[int, Field(ge=0)] | None = None
-    """How many of the others serve as raw text; all unless set."""
+    """How many of all the others serve as raw text; all unless set."""
     text: Path | None = None
     """More raw text, one sentence a line, tokens split by spaces."""
     sentences: Positive | None = None
@@ -116,10 +197,12 @@ class Recipe(_Section):
     teacher_seed: Seed = 1
     seeds: tuple[Seed, ...] = (1,)
     """One student a seed."""
-    encoder: EncoderSettings
+    encoder: EncoderSettings | None = None
+    """Needed unless every teacher is of the kind transformers or says ``reads_encoder: false``."""
     vectors: Vectors = Vectors()
     distillation: Distillation = Distillation()
-    tasks: dict[Literal["ner", "parse"], TaskSettings]
+    targets: TargetSettings = TargetSettings()
+    tasks: dict[TaskName, TaskSettings]
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
@@ -130,15 +213,150 @@ class Recipe(_Section):
             raise ValueError("name at least one seed")
         for task, settings in self.tasks.items():
             for kind in (*settings.students, *([settings.serve] if settings.serve else [])):
-                if kind not in KINDS_OF_TASK[task]:
-                    known = ", ".join(KINDS_OF_TASK[task])
+                if kind not in STUDENTS[task]:
+                    known = ", ".join(STUDENTS[task])
                     raise ValueError(f"tasks.{task}: {kind!r} is no student of this task; known: {known}")
             if not settings.students:
-                raise ValueError(
-                    f"tasks.{task}.students: name at least one of {', '.join(KINDS_OF_TASK[task])}"
-                )
+                raise ValueError(f"tasks.{task}.students: name at least one of {', '.join(STUDENTS[task])}")
             if settings.serve and settings.serve not in settings.students:
                 raise ValueError(f"tasks.{task}.serve: {settings.serve!r} is not among its students")
+            served = next(iter(settings.students)) if settings.serve is None else settings.serve
+            if not any(is_for(name, FAMILY[served]) for name in self.distillation.objectives):
+                raise ValueError(
+                    f"tasks.{task}: none of the objectives is for {served}, the student that is served "
+                    "(posterior is for crf, token for softmax)"
+                )
+        for name in self.distillation.objectives:
+            kinds = [kind for settings in self.tasks.values() for kind in settings.students]
+            if not any(is_for(name, FAMILY[kind]) for kind in kinds):
+                raise ValueError(
+                    f"distillation.objectives: {name} is for none of the students {', '.join(kinds)} "
+                    "(posterior is for crf, token for softmax)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_fit_tasks(self) -> Self:
+        for task, settings in self.tasks.items():
+            for teacher in (*settings.teacher, *([settings.token_teacher] if settings.token_teacher else [])):
+                if teacher.kind is not None and teacher.kind not in TEACHERS[task]:
+                    known = ", ".join(TEACHERS[task])
+                    raise ValueError(
+                        f"tasks.{task}.teacher: {teacher.kind!r} is no teacher of this task; known: {known}"
+                    )
+                if teacher.kind != "transformers" and teacher.reads_encoder and self.encoder is None:
+                    raise ValueError(
+                        "encoder: name the teacher's encoder, for example encoder: {name: ...}; or write "
+                        "reads_encoder: false for a teacher that reads what the students read"
+                    )
+                if teacher.kind != "transformers" and not self.corpus:
+                    raise ValueError("corpus: a teacher that is trained here needs a labelled corpus")
+            if "token" in self.distillation.objectives and "softmax" in settings.students:
+                wanted = settings.token_teacher or settings.teacher[0]
+                if wanted.kind != "softmax" or (not settings.token_teacher and len(settings.teacher) > 1):
+                    raise ValueError(
+                        f"tasks.{task}.token_teacher: the objective token needs a teacher of kind softmax"
+                    )
+            if len(settings.teacher) > 1 and (settings.monolingual_teachers or self.targets.crossfit):
+                raise ValueError(
+                    f"tasks.{task}.teacher: a list of teachers goes neither with monolingual_teachers "
+                    "nor with crossfit"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_teacher_setting_does_something(self) -> Self:
+        for task, settings in self.tasks.items():
+            kinds = [teacher.kind for teacher in settings.teacher]
+            if settings.token_teacher and "token" not in self.distillation.objectives:
+                raise ValueError(f"tasks.{task}.token_teacher: goes with the objective token")
+            if settings.monolingual_teachers and (
+                len(self.corpus) < 2 or self.target or self.text or "transformers" in kinds
+            ):
+                raise ValueError(
+                    f"tasks.{task}.monolingual_teachers: goes with two or more corpora, and "
+                    "without target, text and the kind transformers"
+                )
+            if self.targets.crossfit and (
+                self.target or settings.monolingual_teachers or "transformers" in kinds
+            ):
+                raise ValueError(
+                    "targets.crossfit: is for a teacher that is trained here on sentences its students learn "
+                    "from; leave out target, monolingual_teachers and transformers, or crossfit"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_fits_teachers_and_students(self) -> Self:
+        wanted = self.distillation
+        for task, settings in self.tasks.items():
+            teachers = [teacher.kind or TEACHERS[task][0] for teacher in settings.teacher]
+            for student in settings.students:
+                objectives = [name for name in wanted.objectives if is_for(name, FAMILY[student])]
+                parts = {part for name in objectives for part in name.split("+")}
+                pair = f"tasks.{task}: {'+'.join(teachers)} -> {student}"
+                tables = student == "crf" and parts & {"structural", "posterior"}
+                if wanted.temper == "marginals" and tables and not wanted.allow_inconsistent:
+                    raise ValueError(
+                        f"{pair}: temper: marginals softens the tables of a CRF's label pairs one by one, "
+                        "and they then contradict one another; use temper: potentials, or "
+                        "allow_inconsistent: true to redo the paper's table 5"
+                    )
+                shared = len(teachers) == 1 and (teachers[0], student) in SHARED_PARTS
+                if teachers == ["second_order"] and wanted.temperature != 1:
+                    shared = False  # its mean field is found anew at each temperature
+                if wanted.divergence == "kl" and tables and wanted.temper == "marginals":
+                    raise ValueError(
+                        f"{pair}: softened tables that contradict one another have no entropy; use "
+                        "divergence: cross_entropy"
+                    )
+                if (
+                    "potentials" in DIVERGENCES[wanted.divergence].contents
+                    and "structural" in parts
+                    and not shared
+                ):
+                    raise ValueError(
+                        f"{pair}: {wanted.divergence} is exact only where teacher and student share their "
+                        "parts; use divergence: cross_entropy or kl, which need only the teacher's marginals"
+                    )
+                if wanted.divergence == "kl" and len(teachers) > 1:
+                    raise ValueError(
+                        f"{pair}: the entropy of a mixture has no closed form; use divergence: "
+                        "cross_entropy, whose gradient is that of kl"
+                    )
+                if parts & {"topk", "topwk"} and set(teachers) & set(WITHOUT_TOPK):
+                    raise ValueError(
+                        f"{pair}: the k best trees are not offered; leave out topk and topwk, or use top1"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _text_is_where_it_is_needed(self) -> Self:
+        if not self.corpus and self.text is None:
+            raise ValueError(
+                "corpus: name a corpus; or a file of raw text under text, for a teacher as it is"
+            )
+        if not self.corpus and "parse" in self.tasks:
+            raise ValueError("corpus: a parser's teacher is trained here and needs a labelled corpus")
+        unlabelled_only = self.target is not None or not self.corpus
+        if unlabelled_only and self.unlabelled == 0:
+            raise ValueError("unlabelled: students that only see raw text need some of it")
+        if unlabelled_only and self.distillation.unlabelled_weight == 0:
+            raise ValueError(
+                "distillation.unlabelled_weight: students that only see raw text learn nothing at 0"
+            )
+        if not self.corpus and (self.labelled or self.sentences):
+            raise ValueError("labelled, sentences: there is no corpus to choose from")
+        named = [Path(name).name for name in (*self.corpus, *([self.target] if self.target else []))]
+        if len(set(named)) < len(named):
+            raise ValueError(f"corpus, target: two of {', '.join(named)} have the same name")
+        if unlabelled_only and "none" in self.distillation.objectives:
+            raise ValueError(
+                "distillation.objectives: students that only see raw text have nothing to learn from alone; "
+                "leave out none"
+            )
+        if self.target is not None and not self.corpus:
+            raise ValueError("target: zero-shot needs the corpora the teacher learns from under corpus")
         return self
 
 
@@ -157,7 +375,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        beside = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
+        beside = sorted(str(p) for p in Path("recipes").glob("**/*.yaml"))
         raise RecipeError(f"{path}: no such recipe; there are: {', '.join(beside) or 'none'}") from None
     except OSError as error:
         raise RecipeError(f"{path}: can not be read ({error.strerror})") from None
@@ -218,7 +436,16 @@ def _keys_at(section: Any, location: Sequence[str]) -> list[str]:
             section = section.model_fields[part].annotation
         elif get_origin(section) is dict:
             section = get_args(section)[1]
+        elif get_origin(section) is tuple:
+            section = get_args(section)[0]
+        section = _plain(section)
     return list(section.model_fields) if _is_section(section) else []
+
+
+def _plain(annotation: Any) -> Any:
+    """An optional section as the section."""
+    sections = [part for part in get_args(annotation) if _is_section(part)]
+    return sections[0] if get_origin(annotation) in (Union, UnionType) and sections else annotation
 
 
 def _is_section(annotation: Any) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-MAIN_METRICS = {"ner": ("f1",), "parse": ("uas", "las")}
+MAIN_METRICS = {"ner": ("f1", "agreement"), "parse": ("uas", "las", "agreement")}
+"""What the table shows of a task, as far as it was measured; the last one measured is what gaps are of."""
 
 
 def gap_recovered(teacher: float, alone: float, distilled: float) -> float | None:
@@ -26,21 +27,31 @@ def results_table(rows: Sequence[dict[str, Any]], split: str = "test") -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (task, system, case, objective), metrics in sorted(values.items(), key=_order):
-        scores = ", ".join(f"{m.upper()} {_spread(metrics[m])}" for m in MAIN_METRICS[task])
-        chosen = MAIN_METRICS[task][-1]
-        share = None
+        measured = [metric for metric in MAIN_METRICS[task] if metric in metrics]
+        scores = ", ".join(f"{_title(metric)} {_spread(metrics[metric])}" for metric in measured)
+        recovered = ""
         alone = values.get((task, "student", case, "none"))
-        teachers = [m for (t, s, _, _), m in values.items() if (t, s) == (task, "teacher")]
-        if system == "student" and objective != "none" and alone and teachers:
-            share = gap_recovered(mean(teachers[0][chosen]), mean(alone[chosen]), mean(metrics[chosen]))
-        recovered = "" if share is None else f"{100 * share:.0f} %"
-        name = "" if system == "teacher" else objective
-        shown = "" if system == "teacher" else case
+        teacher = next((m for (t, s, _, _), m in values.items() if (t, s) == (task, "teacher")), None)
+        if system == "student" and objective != "none" and alone and teacher and measured:
+            chosen = measured[-1]
+            share = gap_recovered(mean(teacher[chosen]), mean(alone[chosen]), mean(metrics[chosen]))
+            recovered = "" if share is None else f"{100 * share:.0f} %"
+        teaches = system == "teacher"
+        shown = case if not teaches or case == "token" else ""
+        seeds = max(len(found) for found in metrics.values())
         lines.append(
-            f"| {task} | {system} | {shown} | {name} | {scores} | {recovered} | "
-            f"{mean(metrics['sent_per_s']):.0f} | {metrics['params'][0] / 1e6:.2f} | {len(metrics[chosen])} |"
+            f"| {task} | {system} | {shown} | {'' if teaches else objective} | {scores} | {recovered} | "
+            f"{_mean(metrics, 'sent_per_s', 1, 0)} | {_mean(metrics, 'params', 1e6, 2)} | {seeds} |"
         )
     return "\n".join(lines)
+
+
+def _title(metric: str) -> str:
+    return metric if metric == "agreement" else metric.upper()
+
+
+def _mean(metrics: dict[str, list[float]], name: str, unit: float, digits: int) -> str:
+    return f"{mean(metrics[name]) / unit:.{digits}f}" if name in metrics else ""
 
 
 def _spread(values: Sequence[float]) -> str:

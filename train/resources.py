@@ -5,8 +5,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,39 +16,175 @@ from tqdm import tqdm
 
 from bundle.words import SubwordVectors
 from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
+from train.corpora.named import UNKNOWN_LANGUAGE
 from train.models.batch import Batch, pad_rows
 from train.models.encoders import Encoder, FeatureStore, frozen_features
 from train.models.vectors import load_vectors, train_vectors
 from train.models.words import WordTypes, alphabet_of
-from train.recipe import Recipe, RecipeError
+from train.recipe import EncoderSettings, Recipe, RecipeError
+
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 1000
+"""What is held out of raw text for dev and for test, where there is no corpus."""
+
+
+MANY_LANGUAGES = "mul"
+"""ISO 639-2's code for several languages."""
 
 
 @dataclass(frozen=True)
 class Material:
     """The sentences of an experiment, in the order in which word ids and features are kept.
 
-    That order is the corpus's own (train, dev, test, then added text), so that features in the cache serve
+    That order is each corpus's own (train, dev, test, then added text), so that features in the cache serve
     every choice of labelled sentences. Sentences not labelled in this experiment have no labels here.
+
+    Parts, as numbers of sentences:
+        labelled      keep their gold labels; teachers learn from them
+        unlabelled    raw text that students learn from
+        taught        what students learn from: both of these, or raw text alone
+        teacher_dev   chooses teachers
+        dev, test     choose and measure students
     """
 
-    corpus: Corpus
+    name: str
+    language: str
+    digest: str
     sentences: tuple[Sentence, ...]
-    parts: dict[str, list[int]]  # numbers of the labelled, unlabelled, dev and test sentences
+    origin: tuple[
+        int, ...
+    ]  # the corpus each sentence is of, in the recipe's order; added text is of none, −1
+    corpora: tuple[str, ...]
+    parts: dict[str, list[int]]
 
     def part(self, name: str) -> list[Sentence]:
         return [self.sentences[i] for i in self.parts[name]]
 
+    def of_corpus(self, part: str, corpus: int) -> list[int]:
+        """The sentences of a part that are of one corpus."""
+        return [i for i in self.parts[part] if self.origin[i] == corpus]
+
 
 def load_material(recipe: Recipe) -> Material:
-    """Read the corpus and decide which training sentences keep their labels."""
-    corpus = load_corpus(recipe.corpus, merge_subtokens=recipe.merge_subtokens)
-    if recipe.sentences:
-        corpus = replace(
-            corpus,
-            train=corpus.train[: recipe.sentences],
-            dev=corpus.dev[: recipe.sentences],
-            test=corpus.test[: recipe.sentences],
-        )
+    """Read the corpora and decide which training sentences keep their labels.
+
+    Raises:
+        RecipeError: more sentences are asked for than there are.
+    """
+    corpora = [_read_corpus(recipe, name) for name in recipe.corpus]
+    names = [corpus.name for corpus in corpora] + ([Path(recipe.target).name] if recipe.target else [])
+    if len(set(names)) < len(names):
+        raise RecipeError(f"corpus: two of {', '.join(names)} have the same name; rename a folder")
+    text = _read_raw(recipe.text) if recipe.text else []
+    if recipe.target is not None:
+        return _zero_shot(recipe, corpora, _read_corpus(recipe, recipe.target), text)
+    if not corpora:
+        return _raw_alone(recipe, text)
+    sentences: list[Sentence] = []
+    origin: list[int] = []
+    parts: dict[str, list[int]] = {name: [] for name in ("labelled", "unlabelled", "dev", "test")}
+    raw: list[int] = []
+    for number, corpus in enumerate(corpora):
+        first = len(sentences)
+        chosen, order = _choose_labelled(recipe, corpus)
+        keeps = set(chosen)
+        sentences += [s if i in keeps else s.unlabelled() for i, s in enumerate(corpus.train)]
+        parts["labelled"] += [first + i for i in sorted(keeps)]
+        raw += [first + i for i in order[len(chosen) :]]
+        for split, held in (("dev", corpus.dev), ("test", corpus.test)):
+            parts[split] += range(len(sentences), len(sentences) + len(held))
+            sentences += held
+        origin += [number] * (len(sentences) - first)
+    raw += range(len(sentences), len(sentences) + len(text))
+    parts["unlabelled"] = sorted(_choose_raw(recipe, raw))
+    parts["taught"] = sorted([*parts["labelled"], *parts["unlabelled"]])
+    parts["teacher_dev"] = parts["dev"]
+    languages = {corpus.language for corpus in corpora}
+    return Material(
+        name="+".join(corpus.name for corpus in corpora),
+        language=recipe.language or (languages.pop() if len(languages) == 1 else MANY_LANGUAGES),
+        digest=_digest_of(corpora),
+        sentences=(*sentences, *text),
+        origin=(*origin, *[-1] * len(text)),
+        corpora=tuple(corpus.name for corpus in corpora),
+        parts=parts,
+    )
+
+
+def _zero_shot(
+    recipe: Recipe, sources: Sequence[Corpus], target: Corpus, text: Sequence[Sentence]
+) -> Material:
+    """Teachers learn from the sources; students see the target's train and dev splits without labels."""
+    sentences: list[Sentence] = []
+    origin: list[int] = []
+    parts: dict[str, list[int]] = {}
+
+    def add(part: str, found: Sequence[Sentence], corpus: int) -> None:
+        parts.setdefault(part, []).extend(range(len(sentences), len(sentences) + len(found)))
+        sentences.extend(found)
+        origin.extend([corpus] * len(found))
+
+    for number, corpus in enumerate(sources):
+        chosen, _ = _choose_labelled(recipe, corpus)
+        add("labelled", [corpus.train[i] for i in sorted(chosen)], number)
+        add("teacher_dev", corpus.dev, number)
+    place = len(sources)
+    raw = [s.unlabelled() for s in target.train] + list(text)
+    kept = sorted(_choose_raw(recipe, list(range(len(raw)))))
+    add("unlabelled", [raw[i] for i in kept], place)
+    add("dev", [s.unlabelled() for s in target.dev], place)
+    add("test", target.test, place)
+    parts["taught"] = parts["unlabelled"]
+    return Material(
+        name="+".join(corpus.name for corpus in sources) + f"-to-{target.name}",
+        language=recipe.language or target.language,
+        digest=_digest_of([*sources, target]),
+        sentences=tuple(sentences),
+        origin=tuple(origin),
+        corpora=(*(corpus.name for corpus in sources), target.name),
+        parts=parts,
+    )
+
+
+def _raw_alone(recipe: Recipe, text: Sequence[Sentence]) -> Material:
+    """Raw text and nothing else: some of it is held out, to compare the student with its teacher on."""
+    order = np.random.default_rng(recipe.selection_seed).permutation(len(text)).tolist()
+    held = min(HELD_OUT_MOST, int(len(text) * HELD_OUT_SHARE))
+    if not held:
+        raise RecipeError(f"text: {recipe.text} has {len(text)} sentences; at least 10 are needed")
+    raw = _choose_raw(recipe, order[2 * held :])
+    assert recipe.text is not None
+    return Material(
+        name=recipe.text.stem,
+        language=recipe.language or UNKNOWN_LANGUAGE,
+        digest=hashlib.sha256(json.dumps([s.words for s in text]).encode()).hexdigest(),
+        sentences=tuple(text),
+        origin=(0,) * len(text),
+        corpora=(recipe.text.stem,),
+        parts={
+            "labelled": [],
+            "teacher_dev": [],
+            "unlabelled": sorted(raw),
+            "taught": sorted(raw),
+            "dev": sorted(order[:held]),
+            "test": sorted(order[held : 2 * held]),
+        },
+    )
+
+
+def _read_corpus(recipe: Recipe, name: str) -> Corpus:
+    corpus = load_corpus(name, merge_subtokens=recipe.merge_subtokens)
+    if not recipe.sentences:
+        return corpus
+    return replace(
+        corpus,
+        train=corpus.train[: recipe.sentences],
+        dev=corpus.dev[: recipe.sentences],
+        test=corpus.test[: recipe.sentences],
+    )
+
+
+def _choose_labelled(recipe: Recipe, corpus: Corpus) -> tuple[list[int], list[int]]:
+    """Which training sentences keep their labels, and the order in which they were drawn."""
     size = len(corpus.train)
     wanted = recipe.labelled or size
     if wanted > size:
@@ -55,28 +192,24 @@ def load_material(recipe: Recipe) -> Material:
             f"labelled: {wanted} sentences are wanted, {corpus.name} has {size} in its training split"
         )
     order = np.random.default_rng(recipe.selection_seed).permutation(size).tolist()
-    keeps = set(order[:wanted])
-    train = [s if i in keeps else s.unlabelled() for i, s in enumerate(corpus.train)]
-    text = _read_raw(recipe.text) if recipe.text else []
-    after = size + len(corpus.dev) + len(corpus.test)
-    raw = [*order[wanted:], *range(after, after + len(text))]
-    if recipe.unlabelled is not None:
-        if recipe.unlabelled > len(raw):
-            raise RecipeError(
-                f"unlabelled: {recipe.unlabelled} sentences are wanted, there are {len(raw)}; "
-                "name a file of raw text under text, or ask for fewer"
-            )
-        raw = np.random.default_rng(recipe.selection_seed).permutation(raw)[: recipe.unlabelled].tolist()
-    return Material(
-        corpus,
-        (*train, *corpus.dev, *corpus.test, *text),
-        {
-            "labelled": sorted(keeps),
-            "unlabelled": sorted(raw),
-            "dev": list(range(size, size + len(corpus.dev))),
-            "test": list(range(size + len(corpus.dev), after)),
-        },
-    )
+    return order[:wanted], order
+
+
+def _choose_raw(recipe: Recipe, raw: list[int]) -> list[int]:
+    if recipe.unlabelled is None:
+        return raw
+    if recipe.unlabelled > len(raw):
+        raise RecipeError(
+            f"unlabelled: {recipe.unlabelled} sentences are wanted, there are {len(raw)}; "
+            "name a file of raw text under text, or ask for fewer"
+        )
+    return np.random.default_rng(recipe.selection_seed).permutation(raw)[: recipe.unlabelled].tolist()
+
+
+def _digest_of(corpora: Sequence[Corpus]) -> str:
+    if len(corpora) == 1:
+        return corpora[0].digest
+    return hashlib.sha256("".join(corpus.digest for corpus in corpora).encode()).hexdigest()
 
 
 def _read_raw(path: Path) -> list[Sentence]:
@@ -91,7 +224,13 @@ def load_word_types(recipe: Recipe, material: Material, folder: Path) -> WordTyp
     Raises:
         RecipeError: the folder was made from other text or settings, or the vectors can not be read.
     """
-    text = [sentence.words for part in ("labelled", "unlabelled") for sentence in material.part(part)]
+    taught = set(material.parts["taught"])  # in zero-shot runs the sources' text stays out of the vectors
+    text = [
+        material.sentences[i].words
+        for part in ("labelled", "unlabelled")
+        for i in material.parts[part]
+        if i in taught
+    ]
     counts = Counter(word for sentence in material.sentences for word in sentence.words)
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     settings = recipe.vectors
@@ -170,8 +309,10 @@ class Experiment:
     out: Path
     material: Material
     reader: Reader
-    encoder: Encoder
+    encoder: Encoder | None
     accelerator: Accelerator
+    references: dict[int, Sentence] = field(default_factory=dict)
+    """Sentences without gold, with what the teacher says of them in its place."""
 
     @property
     def device(self) -> torch.device:
@@ -181,13 +322,17 @@ class Experiment:
 def read_features(recipe: Recipe, material: Material, encoder: Encoder, cache: Path | None) -> FeatureStore:
     """The frozen encoder's features of every sentence, from the cache where they are there already."""
     settings = recipe.encoder
-    precision = settings.precision
-    if precision == "auto":
-        precision = (
-            "bfloat16" if encoder.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-        )
+    assert settings is not None
+    precision = precision_of(settings, encoder.device)
     words = [sentence.words for sentence in material.sentences]
     return frozen_features(encoder, words, cache, layers=settings.layers, precision=precision)
+
+
+def precision_of(settings: EncoderSettings, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The precision an encoder runs in: as the recipe says, or bfloat16 on a GPU that has it."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -7,34 +7,43 @@ from typing import Any
 from train.models.card import read_card
 from train.resources import write_whole
 
-CASE = {"crf": "1a", "softmax": "2a", "labeller": "1b", "biaffine": "1b-biaffine"}
-"""The paper's case of each student under its task's teacher; biaffine is 1b without the label set."""
+TEACHER_FILES = {"teacher.json": None, "token_teacher.json": "token"}
+"""Where the scores of a task's teachers are, and their case where it is not that of the first student."""
 
 
 def collect_results(out: Path) -> list[dict[str, Any]]:
     """Write ``results.jsonl`` from the finished models of a run, one row a number, and return the rows."""
     rows = []
-    for file in sorted(out.glob("*/teacher/model.json")) + sorted(out.glob("*/students/*/model.json")):
-        card, about = read_card(file.parent)
-        row = {
-            "task": card.task,
-            "case": CASE[card.kind],
-            "system": card.role,
-            "objective": about["objective"],
-            "labelled": about["labelled"],
-            "unlabelled": about["unlabelled"],
-            "seed": about["seed"],
-        }
-        for split, scores in about["scores"].items():
-            rows += [
-                {**row, "split": split, "metric": metric, "value": round(value, 3)}
-                for metric, value in scores.items()
-            ]
-        rows.append({**row, "split": "test", "metric": "params", "value": about["parameters"]})
-        rows.append({**row, "split": "test", "metric": "sent_per_s", "value": about["sentences_per_second"]})
-        if "lost_mass" in about:
-            rows.append(
-                {**row, "split": "train", "metric": "lost_mass", "value": round(about["lost_mass"], 6)}
-            )
+    for file in sorted(path for name in TEACHER_FILES for path in out.glob(f"*/{name}")):
+        about = json.loads(file.read_text(encoding="utf-8"))
+        case = TEACHER_FILES[file.name] or about["case"]
+        rows += _rows(
+            about | {"objective": "none", "unlabelled": 0, "case": case}, file.parent.name, "teacher"
+        )
+    for file in sorted(out.glob("*/students/*/model.json")):
+        _, about = read_card(file.parent)
+        rows += _rows(about, file.parents[2].name, "student")
     write_whole(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _rows(about: dict[str, Any], task: str, system: str) -> list[dict[str, Any]]:
+    row = {
+        "task": task,
+        "case": about["case"],
+        "system": system,
+        "objective": about["objective"],
+        "labelled": about["labelled"],
+        "unlabelled": about["unlabelled"],
+        "seed": about["seed"],
+    }
+    rows = [
+        {**row, "split": split, "metric": metric, "value": round(value, 3)}
+        for split, scores in about["scores"].items()
+        for metric, value in scores.items()
+    ]
+    rows.append({**row, "split": "test", "metric": "params", "value": about["parameters"]})
+    rows.append({**row, "split": "test", "metric": "sent_per_s", "value": about["sentences_per_second"]})
+    if "lost_mass" in about:
+        rows.append({**row, "split": "train", "metric": "lost_mass", "value": round(about["lost_mass"], 6)})
     return rows

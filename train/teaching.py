@@ -1,4 +1,4 @@
-"""What the teacher says of the sentences its students learn from, put into the target store."""
+"""What the teachers say of the sentences students learn from, put into the target store."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,59 +6,83 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from train.corpora import Sentence
-from train.distill.targets import TargetHeader, TargetStore
+from train.distill.targets import Content, TargetHeader, TargetStore
 from train.evaluation import by_length
-from train.fit import progress_bar
+from train.fit import TrainingError, progress_bar
+from train.models.committee import Committee, reads_features, speak
 from train.resources import Experiment
+from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
 
 
 @torch.no_grad()
 def make_targets(
-    experiment: Experiment, task: TrainingTask, teacher: nn.Module, family: type, folder: Path
+    experiment: Experiment,
+    task: TrainingTask,
+    teachers: Committee,
+    digest: str,
+    family: type[StructuredDistribution],
+    content: Content,
+    folder: Path,
 ) -> TargetStore:
-    """The teacher's targets for a student family, a row for each of ``taught_sentences``; made where missing.
+    """The teachers' targets for a student family, a row for each taught sentence; made where missing.
 
     Args:
+        digest: of all that the teachers are.
         family: the students' structured distribution, whose parts' marginals are stored.
-        folder: the task's folder in the run, with the teacher's weights.
+        folder: where the task's stores are.
     """
-    temperature = experiment.recipe.distillation.temperature
-    taught = taught_sentences(experiment)
+    settings = experiment.recipe.distillation
+    taught = experiment.material.parts["taught"]
+    softened = content == "marginals"
     header = TargetHeader(
         task=task.name,
         family=family.__name__,
-        teacher=hashlib.sha256((folder / "teacher" / "model.safetensors").read_bytes()).hexdigest(),
+        teacher=digest,
         corpus=words_digest([experiment.reader.sentences[i] for i in taught]),
         labels=task.labels,
-        temperature=temperature,
+        temperature=settings.temperature if softened else 1.0,
         sentences=len(taught),
+        content=content,
+        temper=settings.temper if softened else "potentials",
+        k=settings.k if content in ("topk", "topwk") else None,
     )
-    store = TargetStore(folder / "targets" / f"{family.__name__}-T{temperature:g}", header)
+    store = TargetStore(folder / _name(header), header)
     missing = list(store.missing())
-    total = sum(len(rows) for _, rows in missing)
-    teacher.eval()
     if not missing:
         return store
-    with progress_bar(total, f"{task.name} targets", "sentence") as bar:
+    for member in teachers.members:
+        member.eval()
+    total = sum(len(rows) for _, rows in missing)
+    with progress_bar(total, f"{task.name} {content}", "sentence") as bar:
         for shard, places in missing:
             numbers = [taught[place] for place in places]
             rows: dict[int, Any] = {}
-            for chosen in by_length(experiment.reader, numbers):
-                batch = experiment.reader.batch(chosen, encoded=True).to(experiment.device)
-                distribution = teacher(batch).tempered(temperature)
-                rows.update(zip(chosen, task.targets(distribution, family), strict=True))
-                bar.update(len(chosen))
+            for models, group in teachers.groups(numbers):
+                for chosen in by_length(experiment.reader, group):
+                    batch = experiment.reader.batch(chosen, encoded=reads_features(models))
+                    try:
+                        said = task.targets(
+                            speak(models, batch.to(experiment.device)),
+                            family,
+                            header,
+                            allow_inconsistent=settings.allow_inconsistent,
+                        )
+                    except ValueError as error:
+                        raise TrainingError(f"{task.name} {content}, sentences {chosen}: {error}") from error
+                    rows.update(zip(chosen, said, strict=True))
+                    bar.update(len(chosen))
             store.write(shard, [rows[i] for i in numbers])
     return store
 
 
-def taught_sentences(experiment: Experiment) -> list[int]:
-    """The numbers of the sentences the teacher speaks of, in the order of the target store."""
-    return sorted([*experiment.material.parts["labelled"], *experiment.material.parts["unlabelled"]])
+def _name(header: TargetHeader) -> str:
+    if header.content == "marginals":
+        local = "-local" if header.temper == "marginals" else ""
+        return f"{header.family}-T{header.temperature:g}{local}"
+    return f"{header.family}-{header.content}" + (f"{header.k}" if header.k else "")
 
 
 def words_digest(sentences: Sequence[Sentence]) -> str:

@@ -58,7 +58,7 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
             "biaffine: {steps: 5}",
             "'biaffine' is no student of this task; known: crf, softmax",
         ),
-        ("corpus: he_htb", "", "corpus: Field required"),
+        ("corpus: he_htb", "", "corpus: a teacher that is trained here needs a labelled corpus"),
         ("labelled: 10", "distillation: {objectives: [structual]}", "did you mean 'structural'"),
         ("labelled: 10", "distillation: {temperature: 0}", "temperature: Input should be greater than 0"),
         ("labelled: 10", "labelled: [", "not valid YAML"),
@@ -66,6 +66,32 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
         ("labelled: 10", "seeds: [-1]", r"seeds\.0: Input should be greater than or equal to 0"),
         ("labelled: 10", "distillation: {temperature: .inf}", "temperature: Input should be a finite number"),
         ("name: some/encoder", "name: some/encoder, layers: []", "layers: .*at least 1 item"),
+        ("labelled: 10", "distillation: {objectives: [token]}", "none of the objectives is for crf"),
+        (
+            "labelled: 10",
+            "distillation: {objectives: [none, token]}",
+            "token is for none of the students crf",
+        ),
+        ("labelled: 10", "target: sr_set", "leave out none"),
+        ("labelled: 10", "target: x/he_htb\ndistillation: {objectives: [top1]}", "have the same name"),
+        (
+            "labelled: 10",
+            "target: y\nunlabelled: 0\ndistillation: {objectives: [top1]}",
+            "unlabelled: students",
+        ),
+        ("labelled: 10", "target: y\ntargets: {crossfit: 3}\ndistillation: {objectives: [top1]}", "crossfit"),
+        ("students:", "teacher: {kind: biaffine}\n    students:", "'biaffine' is no teacher of this task"),
+        ("students:", "teacher: {scheme: iob2}\n    students:", "types, scheme: go with kind: transformers"),
+        ("students:", "teacher: {kind: transformers}\n    students:", "name: the folder or hub id"),
+        ("students:", "monolingual_teachers: true\n    students:", "two or more corpora"),
+        ("students:", "token_teacher: {kind: softmax}\n    students:", "goes with the objective token"),
+        (
+            "labelled: 10",
+            "distillation: {objectives: [structural], temper: marginals, temperature: 2}",
+            "allow_inconsistent: true",
+        ),
+        ("labelled: 10", "distillation: {divergence: renyi, alpha: 1}", "order 1 is the divergence kl"),
+        ("labelled: 10", "distillation: {objectives: [none+top1]}", "can not be combined"),
     ],
 )
 def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(
@@ -74,6 +100,13 @@ def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(
     with pytest.raises(RecipeError, match=message) as error:
         load_recipe(write(tmp_path, RECIPE.replace(old, new)))
     assert "recipe.yaml" in str(error.value)
+
+
+def test_a_teacher_without_an_encoder_says_so(tmp_path: Path) -> None:
+    bare = RECIPE.replace("encoder: {name: some/encoder}\n", "")
+    with pytest.raises(RecipeError, match="reads_encoder: false"):
+        load_recipe(write(tmp_path, bare))
+    assert load_recipe(write(tmp_path, bare), ["tasks.ner.teacher.reads_encoder=false"]).encoder is None
 
 
 @pytest.mark.parametrize(
@@ -121,3 +154,27 @@ def test_the_command_refuses_a_folder_that_holds_a_run(
     assert main([str(recipe), "--out", str(out)]) == 2
     assert "--resume" in capsys.readouterr().err
     assert (out / "something").read_text() == "kept"
+
+
+def test_divergences_and_k_best_are_refused_for_teachers_that_do_not_have_them(tmp_path: Path) -> None:
+    spans = write(tmp_path, RECIPE.replace("students:", "teacher: {kind: span}\n    students:"))
+    with pytest.raises(RecipeError, match=r"span -> crf: jeffreys is exact only where"):
+        load_recipe(spans, ["distillation.divergence=jeffreys"])
+    mixture = write(tmp_path, RECIPE.replace("students:", "teacher: [{}, {seed: 2}]\n    students:"))
+    with pytest.raises(RecipeError, match="entropy of a mixture"):
+        load_recipe(mixture, ["distillation.divergence=kl"])
+    trees = """
+corpus: he_htb
+encoder: {name: some/encoder}
+distillation: {objectives: [topk]}
+tasks: {parse: {teacher: {kind: matrix_tree}, students: {biaffine: {}}}}
+"""
+    with pytest.raises(RecipeError, match="k best trees are not offered"):
+        load_recipe(write(tmp_path, trees))
+    second = ["distillation.objectives=[structural]", "tasks.parse.teacher.kind=second_order"]
+    load_recipe(write(tmp_path, trees), [*second, "distillation.divergence=reverse_kl"])
+    with pytest.raises(RecipeError, match="share their parts"):
+        load_recipe(
+            write(tmp_path, trees),
+            [*second, "distillation.divergence=reverse_kl", "distillation.temperature=2"],
+        )

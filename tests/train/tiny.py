@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForTokenClassification, BertModel
 
 NAMES = ("Ada", "Alan", "Grace", "Kurt")
 PLACES = ("Rome", "Oslo", "Turin")
@@ -77,4 +77,21 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def write_token_classifier(folder: Path) -> Path:
+    """A BERT with random weights and a token-classification head over IOB2 labels, as one downloads it."""
+    write_encoder(folder)
+    labels = ["O", "B-PERSON", "I-PERSON", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+    config = BertConfig.from_pretrained(folder, id2label=dict(enumerate(labels)), num_labels=len(labels))
+    torch.manual_seed(0)
+    BertForTokenClassification(config).save_pretrained(folder)
+    return folder
+
+
+def write_text(path: Path, sentences: int) -> Path:
+    """Raw text, a sentence a line."""
+    lines = [" ".join(word for word, _, _, _ in sentence(number)) for number in range(sentences)]
+    path.write_text("\n".join(lines) + "\n")
     return path

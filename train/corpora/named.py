@@ -14,6 +14,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from train.corpora.conll import read_conll
@@ -28,14 +29,21 @@ SUFFIXES = (".conllu", ".conll", ".iob2", ".txt")
 MISC_KEYS = ("NER", "biose")
 UNKNOWN_LANGUAGE = "xx"
 
+Splits = tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]
+"""Train, dev and test."""
+
 
 @dataclass(frozen=True)
 class NamedCorpus:
-    """How a corpus is had where no folder holds it: `load(merge_subtokens)` gives its three splits."""
+    """How a corpus is had where no folder holds it: `load(merge_subtokens)` gives its three splits.
+
+    `repair`: it has misplaced entity tags, so that a folder of its name is read leniently as well.
+    """
 
     language: str
     merge_subtokens: bool
-    load: Callable[[bool], tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]]
+    load: Callable[[bool], Splits]
+    repair: bool = False
 
 
 def load_corpus(
@@ -55,7 +63,8 @@ def load_corpus(
     a folder's name (`da_ddt`), or `xx`.
 
     `repair` reads a folder with misplaced entity tags and leaves out sentences whose heads are no tree, and
-    counts both in a `CorpusWarning`; without it they are errors. `he_htb` is repaired in any case.
+    counts both in a `CorpusWarning`; without it they are errors. `he_htb`, `hr_set`, `sr_set` and `da_ddt`
+    are repaired in any case.
 
     `CorpusError` says what to do where a corpus is not to be had.
     """
@@ -68,6 +77,7 @@ def load_corpus(
     if folder.is_dir():
         prefix = re.match(r"([a-z]{2})_", folder.name)
         tongue = language or (known.language if known else prefix[1] if prefix else UNKNOWN_LANGUAGE)
+        repair = repair or (known is not None and known.repair)
         splits = [_read_split(folder, split, merge_subtokens, repair) for split in SPLITS]
         return Corpus(folder.name, tongue, *(tuple(split) for split in splits))
     known = CORPORA.get(name_or_folder)
@@ -130,9 +140,7 @@ def _entity_key(path: Path) -> str | None:
     return next(iter(found), None)
 
 
-def _load_he_htb(
-    merge_subtokens: bool,
-) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+def _load_he_htb(merge_subtokens: bool) -> Splits:
     """UD Hebrew HTB with the gold entities of NEMO (Bareket and Tsarfaty 2021).
 
     Nine entities lack their end and are repaired. The comment `# text` writes numbers backwards in about one
@@ -157,9 +165,7 @@ PETROGOLD_DEV = {"241", "391", "411"}
 PETROGOLD_TEST = {"25", "77"}
 
 
-def _load_pt_petrogold(
-    merge_subtokens: bool,
-) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+def _load_pt_petrogold(merge_subtokens: bool) -> Splits:
     """Petrogold: trees over 19 academic texts. The wheel has no split; whole texts are held out here."""
     path = wheel_file(
         "dante-corpora",
@@ -183,20 +189,23 @@ EWT_ENTITIES = {
     "dev": "UniversalNER/UNER_English-EWT/2636eb1aff059e4300ca5249e2cc3004408b2748",
     "test": "UniversalNER/UNER_English-EWT/d516dd3322ae4fb5ae091ec1e691078ac8dd81ff",
 }
-EWT_TYPES = ("LOC", "ORG", "PER")
+UNER_TYPES = ("LOC", "ORG", "PER")
+"""The types that every Universal NER corpus has."""
+EWT_FILES = (
+    "in this folder train.conllu, dev.conllu and test.conllu: the trees of UD_English-EWT with the entities "
+    "of UNER_English-EWT as NER= in MISC"
+)
 
 
-def _load_en_ewt(
-    merge_subtokens: bool,
-) -> tuple[Sequence[Sentence], Sequence[Sentence], Sequence[Sentence]]:
+def _load_en_ewt(merge_subtokens: bool) -> Splits:
     """UD_English-EWT with the entities of UNER_English-EWT, merged once and cached."""
     folder = cache_folder() / "corpora" / "en_ewt"
     missing = [split for split in SPLITS if not (folder / f"{split}.conllu").is_file()]
     for split in missing:
         folder.mkdir(parents=True, exist_ok=True)
         trees, entities = folder / f"en_ewt-ud-{split}.conllu", folder / f"en_ewt-ud-{split}.iob2"
-        _download(f"{GITHUB}/{EWT_TREES}/{trees.name}", trees)
-        _download(f"{GITHUB}/{EWT_ENTITIES[split]}/{entities.name}", entities)
+        _download(f"{GITHUB}/{EWT_TREES}/{trees.name}", trees, EWT_FILES)
+        _download(f"{GITHUB}/{EWT_ENTITIES[split]}/{entities.name}", entities, EWT_FILES)
         write_merged_ewt(trees, entities, folder / f"{split}.conllu")
         trees.unlink()
         entities.unlink()
@@ -255,12 +264,71 @@ def _read_uner(path: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
         for number, row in rows:
             if len(row) < 3:
                 raise CorpusError(path, number, f"{len(row)} columns; expected id, word and tag, by tabs")
-        tags = [row[2] if row[2][2:] in EWT_TYPES else "O" for _, row in rows]
+        tags = [_core_tag(row[2]) for _, row in rows]
         identifiers.append(_sent_id(path, block))
         sentences.append(tuple(row[1] for _, row in rows))
         tag_rows.append(TagRow(tags, [number for number, _ in rows]))
     converted = convert_tags(path, tag_rows, scheme="iob2", repair=True)
     return dict(zip(identifiers, zip(sentences, converted, strict=True), strict=True))
+
+
+def _core_tag(tag: str) -> str:
+    """The tag, or O for a type beside PER, LOC and ORG, and for the `_` that some versions write."""
+    return tag if tag[2:] in UNER_TYPES else "O"
+
+
+UNER_ENTITIES = {
+    "da_ddt": {
+        "train": "UniversalNER/UNER_Danish-DDT/afd89bbadece14ac313f613eb1141dfc19094dc4",
+        "dev": "UniversalNER/UNER_Danish-DDT/b416409c353293442bd4499967f0f24d5dd8e1a6",
+        "test": "UniversalNER/UNER_Danish-DDT/afd89bbadece14ac313f613eb1141dfc19094dc4",
+    },
+    "hr_set": {
+        "train": "UniversalNER/UNER_Croatian-SET/32cf70915f31c27ce58717e32b2951bafe4ae01b",
+        "dev": "UniversalNER/UNER_Croatian-SET/d49832adc3a8459965663abce8ad632edd79c2f2",
+        "test": "UniversalNER/UNER_Croatian-SET/32cf70915f31c27ce58717e32b2951bafe4ae01b",
+    },
+    "sr_set": {
+        "train": "UniversalNER/UNER_Serbian-SET/931053e418a5bdd11f011b5cd082dd32238302dc",
+        "dev": "UniversalNER/UNER_Serbian-SET/931053e418a5bdd11f011b5cd082dd32238302dc",
+        "test": "UniversalNER/UNER_Serbian-SET/58188f6fce54ec6eec22b673d8aca75004d51c38",
+    },
+}
+"""Corpora with entities only, and for each split a commit that has it."""
+
+
+def _load_uner(name: str, merge_subtokens: bool) -> Splits:
+    """A Universal NER corpus without trees, downloaded once; a few misplaced tags are repaired."""
+    folder = cache_folder() / "corpora" / name
+    for split in SPLITS:
+        if (folder / f"{split}.iob2").is_file():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        published = folder / f"{name}-ud-{split}.iob2"
+        home = UNER_ENTITIES[name][split]
+        _download(
+            f"{GITHUB}/{home}/{published.name}",
+            published,
+            f"in this folder train.iob2, dev.iob2 and test.iob2: the files of {home.split('/')[1]}",
+        )
+        write_core_entities(published, folder / f"{split}.iob2")
+        published.unlink()
+    train, dev, test = (_read_split(folder, split, merge_subtokens, repair=True) for split in SPLITS)
+    return train, dev, test
+
+
+def write_core_entities(published: Path, target: Path) -> None:
+    """Id, word and tag of a Universal NER file, and its comments; types beside PER, LOC and ORG are O."""
+    lines: list[str] = []
+    for number, line in enumerate(read_lines(published), start=1):
+        cells = line.split("\t")
+        if len(cells) == 1 and (not line.strip() or line.startswith("#")):
+            lines.append(line)
+        elif len(cells) < 3:
+            raise CorpusError(published, number, f"{len(cells)} columns; expected id, word and tag, by tabs")
+        else:
+            lines.append("\t".join((*cells[:2], _core_tag(cells[2]))))
+    write_lines(target, lines)
 
 
 def _sent_id(path: Path, block: Sequence[tuple[int, str]]) -> str:
@@ -277,8 +345,8 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
             yield list(block)
 
 
-def _download(url: str, target: Path) -> None:
-    """Fetch a file whole or not at all."""
+def _download(url: str, target: Path, instead: str) -> None:
+    """Fetch a file whole or not at all; `instead` says which files would do without a network."""
     partial = target.with_name(f".{target.name}.part")
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
@@ -288,9 +356,7 @@ def _download(url: str, target: Path) -> None:
         raise CorpusError(
             target.parent,
             None,
-            f"{url} cannot be downloaded ({error}); expected a network, or in this folder train.conllu, "
-            "dev.conllu and test.conllu: the trees of UD_English-EWT with the entities of UNER_English-EWT "
-            "as NER= in MISC",
+            f"{url} cannot be downloaded ({error}); expected a network, or {instead}",
         ) from error
     os.replace(partial, target)
 
@@ -299,4 +365,8 @@ CORPORA: dict[str, NamedCorpus] = {
     "he_htb": NamedCorpus("he", merge_subtokens=True, load=_load_he_htb),
     "en_ewt": NamedCorpus("en", merge_subtokens=False, load=_load_en_ewt),
     "pt_petrogold": NamedCorpus("pt", merge_subtokens=True, load=_load_pt_petrogold),
+    **{
+        name: NamedCorpus(name[:2], merge_subtokens=False, load=partial(_load_uner, name), repair=True)
+        for name in UNER_ENTITIES
+    },
 }

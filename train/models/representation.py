@@ -5,22 +5,30 @@ from torch import Tensor, nn
 
 from train.models.batch import Batch
 from train.models.encoders import TokenEncoder
-from train.models.recurrent import SentenceLSTM
+from train.models.recurrent import SentenceLSTM, locked_dropout
 from train.models.words import WordFeatures
 
 
 class Representation(nn.Module):
-    """(encoder ⊕) word vector ⊕ character features -> BiLSTM: [B, n, 2·hidden].
+    """(encoder ⊕) (word vector ⊕ character features) -> BiLSTM: [B, n, 2·hidden].
+
+    A student reads words; a teacher reads an encoder too, or the encoder alone, as one for several languages
+    must, whose words share no vectors. Without layers the features themselves are the representation.
 
     Args:
-        words: features of single words.
+        words: features of single words; None to read the encoder only.
         encoded_size: width of the encoder features in each batch; 0 for a student.
         encoder: an encoder that is fine-tuned with the rest, instead of features from the batch.
+        layers: of the BiLSTM; 0 for none, so that scores are a linear function of the features.
+        dropout: rate before and after the BiLSTM, or on the features where there is none.
+
+    Raises:
+        ValueError: neither words nor an encoder is read.
     """
 
     def __init__(
         self,
-        words: WordFeatures,
+        words: WordFeatures | None,
         *,
         encoded_size: int = 0,
         encoder: TokenEncoder | None = None,
@@ -32,15 +40,22 @@ class Representation(nn.Module):
         self.words = words
         self.encoder = encoder
         self.encoded_size = encoder.output_size if encoder is not None else encoded_size
-        self.context = SentenceLSTM(
-            self.encoded_size + words.output_size, hidden_size, layers=layers, dropout=dropout
-        )
-        self.output_size = self.context.output_size
+        self.dropout = dropout
+        features = self.encoded_size + (words.output_size if words is not None else 0)
+        if not features:
+            raise ValueError("the model reads neither words nor an encoder; it has to read one of them")
+        self.context = SentenceLSTM(features, hidden_size, layers=layers, dropout=dropout) if layers else None
+        self.output_size = self.context.output_size if self.context is not None else features
 
     def forward(self, batch: Batch) -> Tensor:
-        features = self.words(batch.words)  # [B, n, W]
+        read = []
         if self.encoded_size:
-            features = torch.cat([self._encoded(batch).to(features.dtype), features], -1)  # [B, n, E + W]
+            read.append(self._encoded(batch).float())  # [B, n, E]
+        if self.words is not None:
+            read.append(self.words(batch.words))  # [B, n, W]
+        features = torch.cat(read, -1)  # [B, n, E + W]
+        if self.context is None:
+            return locked_dropout(features, self.dropout, self.training)
         return self.context(features, batch.lengths)  # [B, n, 2H]
 
     def _encoded(self, batch: Batch) -> Tensor:

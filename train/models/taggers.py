@@ -1,6 +1,7 @@
 """Taggers for entities: a CRF, and a softmax for each token."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,39 @@ from train.models.representation import Representation
 from train.structs import FORBIDDEN, LinearChain, TokenSoftmax
 
 
+@lru_cache(maxsize=32)
+def constraint_scores(labels: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Transitions [L, L], start [L] and end [L]: 0 for what BIOES allows, FORBIDDEN for the rest."""
+    allowed = bioes_constraints(labels)
+    transitions, start, end = (
+        torch.where(torch.from_numpy(part), 0.0, FORBIDDEN)
+        for part in (allowed.transitions, allowed.start, allowed.end)
+    )
+    return transitions, start, end
+
+
+def constrained(distribution: TokenSoftmax, labels: Sequence[str]) -> LinearChain:
+    """The product of softmaxes given that the labels are a valid BIOES sequence, as a chain.
+
+    A softmax for each token leaves mass on invalid sequences. A CRF student that forbids them cannot match
+    that mass: its divergence from such a teacher has no finite minimum. Conditioning the teacher on valid
+    sequences keeps the targets exact, p(y | y valid), and every part of them one that the student has.
+
+    The emissions are log-probabilities, so the chain's log-partition [B] is the log of the mass that is kept,
+    log P(y valid), and the score of a valid sequence is its log-probability under the softmaxes.
+
+    >>> half = TokenSoftmax(torch.zeros(1, 1, 5), torch.tensor([1]))
+    >>> chain = constrained(half, ["O", "B-PER", "I-PER", "E-PER", "S-PER"])  # one token: O or S-PER
+    >>> round(chain.log_partition().exp().item(), 3)
+    0.4
+    """
+    emissions = distribution.scores.log_softmax(-1)  # [B, n, L]
+    transitions, start, end = (scores.to(emissions) for scores in constraint_scores(tuple(labels)))
+    return LinearChain(emissions, transitions, start, end, distribution.lengths)
+
+
 class _Constraints(nn.Module):
-    """Scores of 0 for what the BIOES scheme allows, FORBIDDEN for the rest; derived, so not stored."""
+    """`constraint_scores` on the model's device; derived, so not stored."""
 
     transitions: Tensor  # [L, L]
     start: Tensor  # [L]
@@ -20,10 +52,10 @@ class _Constraints(nn.Module):
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
-        allowed = bioes_constraints(labels)
-        for name in ("transitions", "start", "end"):
-            scores = torch.where(torch.as_tensor(getattr(allowed, name)), 0.0, FORBIDDEN)
-            self.register_buffer(name, scores, persistent=False)
+        for name, scores in zip(
+            ("transitions", "start", "end"), constraint_scores(tuple(labels)), strict=True
+        ):
+            self.register_buffer(name, scores.clone(), persistent=False)
 
 
 class CRFTagger(nn.Module):
@@ -57,7 +89,7 @@ class CRFTagger(nn.Module):
 
 
 class SoftmaxTagger(nn.Module):
-    """Context -> label scores -> one softmax a token (the paper's MaxEnt student)."""
+    """Context -> label scores -> one softmax a token (the paper's MaxEnt model)."""
 
     def __init__(self, representation: Representation, labels: Sequence[str]) -> None:
         super().__init__()
@@ -71,6 +103,4 @@ class SoftmaxTagger(nn.Module):
 
     def decode(self, distribution: TokenSoftmax) -> Tensor:
         """Label ids [B, n] of the most probable valid BIOES sequence under the product of the softmaxes."""
-        c = self.constraints
-        scores = distribution.scores.log_softmax(-1)
-        return LinearChain(scores, c.transitions, c.start, c.end, distribution.lengths).argmax()
+        return constrained(distribution, self.labels).argmax()

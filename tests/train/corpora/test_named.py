@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import http.server
+import re
 import threading
 
 import pytest
@@ -190,7 +191,7 @@ def test_folders_that_are_no_corpus_are_errors(tmp_path):
     (tmp_path / "train.conll").write_text("a O\n")
     with pytest.raises(CorpusError, match=r"both train\.conll and train\.txt"):
         load_corpus(str(tmp_path))
-    with pytest.raises(CorpusError, match="en_ewt, he_htb, pt_petrogold"):
+    with pytest.raises(CorpusError, match="da_ddt, en_ewt, he_htb, hr_set, pt_petrogold, sr_set"):
         load_corpus("nothing", data_root=tmp_path)
 
 
@@ -296,6 +297,72 @@ def test_a_download_whose_words_differ_is_an_error(tmp_path, cache, monkeypatch)
         with pytest.raises(CorpusError, match="1 of 2 sentences have other words"):
             load_corpus("en_ewt", data_root=tmp_path)
     assert not (cache / "train.conllu").exists()
+
+
+UNER = (
+    "# newdoc id = d\n# sent_id = s1\n# text = U Splitu FIFA\n"
+    "1\tU\tO\tO\t-\n2\tSplitu\tB-LOC\tB-LOC\t-\n3\tFIFA\tB-OTH\tB-OTH\t-\n\n"
+    "# sent_id = s2\n1\tAna\tI-PER\tI-PER\t-\n2\tBan\tI-PER\tI-PER\t-\n\n"
+)
+OLDER = "# sent_id = s1\n1\tU\t_\n2\tSplitu\tB-LOC\n3\tFIFA\tB-OTH\n\n"
+
+
+@pytest.mark.parametrize(("name", "language"), [("da_ddt", "da"), ("hr_set", "hr"), ("sr_set", "sr")])
+def test_a_universal_ner_corpus_is_downloaded_with_the_types_common_to_all_and_cached(
+    tmp_path, monkeypatch, name, language
+):
+    monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
+    splits = {"train": UNER, "dev": OLDER, "test": OLDER}
+    homes = named.UNER_ENTITIES[name]
+    files = {f"/{homes[split]}/{name}-ud-{split}.iob2": text for split, text in splits.items()}
+    with web(files) as address:
+        monkeypatch.setattr(named, "GITHUB", address)
+        with pytest.warns(CorpusWarning, match="1 misplaced entity tags were repaired"):
+            first = load_corpus(name, data_root=tmp_path)
+    assert (first.name, first.language) == (name, language)
+    assert first.train == (
+        Sentence(("U", "Splitu", "FIFA"), ("O", "S-LOC", "O"), text="U Splitu FIFA"),
+        Sentence(("Ana", "Ban"), ("B-PER", "E-PER")),
+    )
+    assert first.dev == first.test == (Sentence(("U", "Splitu", "FIFA"), ("O", "S-LOC", "O")),)
+    kept = tmp_path / "cache" / "corpora" / name
+    assert sorted(path.name for path in kept.iterdir()) == ["dev.iob2", "test.iob2", "train.iob2"]
+    with pytest.warns(CorpusWarning, match="1 misplaced"):
+        assert load_corpus(name, data_root=tmp_path).digest == first.digest
+
+
+def test_every_split_of_a_universal_ner_corpus_is_pinned_to_a_commit():
+    for splits in named.UNER_ENTITIES.values():
+        assert list(splits) == ["train", "dev", "test"]
+        for home in splits.values():
+            assert re.fullmatch(r"UniversalNER/UNER_[A-Za-z]+-[A-Z]+/[0-9a-f]{40}", home)
+
+
+def test_a_folder_with_the_name_of_a_universal_ner_corpus_is_repaired_too(tmp_path):
+    (tmp_path / "hr_set").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "hr_set" / f"{split}.iob2").write_text("1\tAna\tI-PER\n")
+    with pytest.warns(CorpusWarning, match="1 misplaced"):
+        assert load_corpus("hr_set", data_root=tmp_path).train[0].tags == ("S-PER",)
+
+
+def test_a_universal_ner_corpus_without_a_network_says_which_files_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
+    with web({}) as address:
+        monkeypatch.setattr(named, "GITHUB", address)
+        with pytest.raises(CorpusError) as caught:
+            load_corpus("sr_set", data_root=tmp_path)
+    kept = tmp_path / "cache" / "corpora" / "sr_set"
+    for part in (str(kept), address, "train.iob2, dev.iob2 and test.iob2", "UNER_Serbian-SET"):
+        assert part in str(caught.value)
+    assert list(kept.iterdir()) == []
+
+
+def test_a_download_that_is_no_table_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "page").write_text("# sent_id = s1\n1\tU\n")
+    with pytest.raises(CorpusError, match="page:2: 2 columns; expected id, word and tag"):
+        named.write_core_entities(tmp_path / "page", tmp_path / "train.iob2")
+    assert not (tmp_path / "train.iob2").exists()
 
 
 def test_a_few_differing_sentences_are_left_out_and_counted(tmp_path):
