@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup distill serve loadtest test lint clean
+.PHONY: help setup distill serve loadtest bench test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -50,6 +50,11 @@ loadtest: $(READY) ## Locust against teacher and student; writes reports/table7.
 	@test -f runs/$(NAME)/results.jsonl || { echo "runs/$(NAME)/results.jsonl is missing: run 'make distill' first" >&2; exit 2; }
 	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers
 	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+
+# Without its dependencies, so that it can not choose another torch.
+bench: $(READY) ## speed of the core of training against others; writes reports/bench.json
+	@$(PIP) -c constraints.txt --no-deps torch-struct
+	OMP_NUM_THREADS=1 $(BIN)/python -m train.bench $(ARGS)
 
 test: $(READY) ## pytest
 	$(BIN)/python -m pytest $(ARGS)
