@@ -23,6 +23,13 @@ class Best(NamedTuple):
     structures: tuple[Any, ...]  # k batches of structures
     scores: Tensor  # [B, k] their scores; −inf where a sentence has fewer than k structures
 
+    def weights(self, *, by_probability: bool) -> Tensor:
+        """What each structure counts, of sum 1 a sentence: by its probability, or all the same: [B, k]."""
+        if by_probability:
+            return self.scores.softmax(1)
+        exists = torch.isfinite(self.scores)
+        return exists / exists.sum(1, keepdim=True)
+
 
 class StructuredDistribution(ABC):
     """A batch of distributions over structures, one for each sentence.

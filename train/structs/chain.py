@@ -67,15 +67,7 @@ class LinearChain(StructuredDistribution):
         if emissions.dim() != 3:
             raise ValueError(f"emissions must be [sentences, tokens, labels], got {tuple(emissions.shape)}")
         batch, tokens, labels = emissions.shape
-        if transitions.shape not in ((labels, labels), (batch, tokens - 1, labels, labels)):
-            raise ValueError(
-                f"transitions must be [{labels}, {labels}] or [{batch}, {tokens - 1}, {labels}, {labels}], "
-                f"got {tuple(transitions.shape)}"
-            )
-        if start.shape != (labels,) or end.shape != (labels,):
-            raise ValueError(
-                f"start and end must be [{labels}], got {tuple(start.shape)}, {tuple(end.shape)}"
-            )
+        check_tables(transitions, start, end, batch, tokens, labels)
         if emissions.dtype != torch.float64:
             emissions, transitions, start, end = (t.float() for t in (emissions, transitions, start, end))
         lengths = check_lengths(lengths, batch, tokens)
@@ -246,6 +238,19 @@ class LinearChain(StructuredDistribution):
 
     def _unpack(self, marginals: ChainMarginals) -> Sequence[Tensor]:
         return marginals
+
+
+def check_tables(
+    transitions: Tensor, start: Tensor, end: Tensor, batch: int, tokens: int, labels: int
+) -> None:
+    """Refuse transitions, start and end scores that do not fit so many sentences, tokens and labels."""
+    if transitions.shape not in ((labels, labels), (batch, tokens - 1, labels, labels)):
+        raise ValueError(
+            f"transitions must be [{labels}, {labels}] or [{batch}, {tokens - 1}, {labels}, {labels}], "
+            f"got {tuple(transitions.shape)}"
+        )
+    if start.shape != (labels,) or end.shape != (labels,):
+        raise ValueError(f"start and end must be [{labels}], got {tuple(start.shape)}, {tuple(end.shape)}")
 
 
 def _tables(transitions: Tensor, tokens: int) -> Sequence[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from train.structs.base import FORBIDDEN, Best, StructuredDistribution, check_lengths, token_mask
+from train.structs.chain import check_tables
 from train.structs.kbest import check_k, maxima, without_forbidden
 from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
 
@@ -52,15 +53,7 @@ class SemiMarkov(StructuredDistribution):
         if scores.dim() != 4:
             raise ValueError(f"scores must be [sentences, tokens, widths, labels], got {tuple(scores.shape)}")
         batch, tokens, widths, labels = scores.shape
-        if transitions.shape not in ((labels, labels), (batch, tokens - 1, labels, labels)):
-            raise ValueError(
-                f"transitions must be [{labels}, {labels}] or [{batch}, {tokens - 1}, {labels}, {labels}], "
-                f"got {tuple(transitions.shape)}"
-            )
-        if start.shape != (labels,) or end.shape != (labels,):
-            raise ValueError(
-                f"start and end must be [{labels}], got {tuple(start.shape)}, {tuple(end.shape)}"
-            )
+        check_tables(transitions, start, end, batch, tokens, labels)
         if scores.dtype != torch.float64:
             scores, transitions, start, end = (t.float() for t in (scores, transitions, start, end))
         lengths = check_lengths(lengths, batch, tokens)

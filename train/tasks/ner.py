@@ -114,10 +114,7 @@ class EntityTask:
     ) -> dict[str, Tensor]:
         """Statistics of the k best structures under their weights: [B, n, L] and [B, L, L]."""
         best = teacher.topk(k)
-        weights = best.scores.softmax(1)  # [B, k]
-        if not weighted:
-            exists = torch.isfinite(best.scores)
-            weights = exists / exists.sum(1, keepdim=True)
+        weights = best.weights(by_probability=weighted)  # [B, k]
         labels = len(self.labels)
         tokens = torch.zeros(*best.structures[0].shape, labels, device=weights.device)  # [B, n, L]
         pairs = torch.zeros(len(weights), labels * labels, device=weights.device)  # [B, L·L]

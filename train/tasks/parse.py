@@ -108,10 +108,7 @@ class TreeTask:
     def _of_the_best(self, teacher: StructuredDistribution, k: int, *, weighted: bool) -> Tensor:
         """Arc frequencies in the k best structures under their weights: [B, n, n+1, R]."""
         best = teacher.topk(k)
-        weights = best.scores.softmax(1)  # [B, k]
-        if not weighted:
-            exists = torch.isfinite(best.scores)
-            weights = exists / exists.sum(1, keepdim=True)
+        weights = best.weights(by_probability=weighted)  # [B, k]
         batch, tokens = best.structures[0].heads.shape
         table = torch.zeros(batch, tokens, (tokens + 1) * len(self.labels))
         for structure, weight in zip(best.structures, weights.float().cpu().unbind(1), strict=True):
