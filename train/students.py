@@ -74,7 +74,9 @@ def train_student(
         targets = to_device(task.teacher_targets(rows, model, distillation.temperature), experiment.device)
         taught = lesson.loss(distribution, targets)  # [B]
         weight = teacher_weight(progress, distillation.anneal)
-        known = torch.where(has_gold, -distribution.log_prob(gold), 0.0)  # [B]
+        known = torch.zeros_like(taught)  # [B]
+        if is_labelled[chosen].any():
+            known = torch.where(has_gold, -distribution.log_prob(gold), 0.0)
         mixed = weight * taught + (1 - weight) * known
         guessed = taught
         if lesson.pseudo_gold is not None:
