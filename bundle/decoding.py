@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.labels import bioes_constraints, split_tag
-from bundle.trees import FORBIDDEN, RelativeLabel, are_trees, maximum_spanning_tree
+from bundle.trees import FORBIDDEN, RelativeLabel, are_trees, maximum_spanning_trees
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -99,16 +99,16 @@ def complete_trees(
             called at most once, with the sentences that are no tree.
 
     Returns:
-        heads [B, n] and the ids [k] of the sentences that were changed.
+        heads [B, n], on padding as they were, and the ids [k] of the sentences that were no tree.
     """
     broken = np.flatnonzero(~are_trees(heads, lengths))  # [k]
     if not len(broken):
         return heads, broken
-    heads = heads.copy()
-    for sentence, scores in zip(broken.tolist(), arc_scores(broken), strict=True):
-        n = int(lengths[sentence])
-        heads[sentence, :n] = maximum_spanning_tree(scores[:n, : n + 1])
-    return heads, broken
+    trees = maximum_spanning_trees(arc_scores(broken), lengths[broken])  # [k, n]
+    inside = np.arange(heads.shape[1]) < lengths[broken, None]  # [k, n]
+    completed = heads.copy()
+    completed[broken] = np.where(inside, trees, heads[broken])
+    return completed, broken
 
 
 class RelativeArcs:

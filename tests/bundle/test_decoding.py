@@ -96,7 +96,35 @@ def test_heads_that_are_trees_stay_and_the_others_become_the_best_tree():
     assert changed.tolist() == [1, 2]
     assert heads[1].tolist() == [2, 1, 0], "the caller's heads are not written to"
     assert repaired[0].tolist() == [2, 0, 2]
+    assert repaired[2, 2] == 7, "nor is the padding changed"
     assert all(is_tree(row[:n]) for row, n in zip(repaired, lengths, strict=True))
+
+
+def test_completed_trees_are_the_best_ones_of_their_sentences():
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(1, 5, 200)
+    scores = rng.integers(-5, 5, (200, 4, 5))
+    scores[:, range(4), range(1, 5)] = -100  # a word's arc to itself
+    greedy = np.stack(
+        [np.argmax(table[:, : n + 1], axis=1) for table, n in zip(scores, lengths, strict=True)]
+    )
+    completed, changed = complete_trees(greedy, lengths, lambda broken: scores[broken].astype(np.float32))
+    assert 50 < len(changed) < 200
+    for i, (table, n) in enumerate(zip(scores, lengths.tolist(), strict=True)):
+        trees = [heads for heads in itertools.product(range(n + 1), repeat=n) if is_tree(heads)]
+        assert is_tree(completed[i, :n])
+        assert table[range(n), completed[i, :n]].sum() == max(table[range(n), tree].sum() for tree in trees)
+        assert (i in changed) == (not is_tree(greedy[i, :n]))
+
+
+def test_arc_scores_are_not_asked_for_where_all_heads_are_trees():
+    def arc_scores(broken: Any) -> Any:
+        raise AssertionError
+
+    heads = np.array([[2, 0], [0, 9]])
+    completed, changed = complete_trees(heads, np.array([2, 1]), arc_scores)
+    assert completed.tolist() == heads.tolist()
+    assert not len(changed)
 
 
 def test_arcs_of_relative_labels_are_those_of_the_torch_parser():

@@ -4,11 +4,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bundle.trees import are_trees, maximum_spanning_tree
+from bundle.trees import are_trees, maximum_spanning_trees
 from train.structs.base import FORBIDDEN, StructuredDistribution
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
 from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
@@ -92,9 +91,7 @@ class MatrixTree(_LabelledTrees):
         """The best tree, by Chu, Liu and Edmonds: heads and relations, 0 in the padding."""
         best, relations = self.scores.detach().max(-1)  # [B, n, n+1] each
         table = self._forbid(best).cpu().numpy()
-        heads = np.zeros(best.shape[:2], np.int64)  # [B, n]
-        for sentence, n in enumerate(self.lengths.tolist()):
-            heads[sentence, :n] = maximum_spanning_tree(table[sentence, :n, : n + 1])
+        heads = maximum_spanning_trees(table, self.lengths.cpu().numpy())  # [B, n]
         chosen = torch.from_numpy(heads).to(relations.device)  # [B, n]
         kinds = relations.gather(2, chosen[..., None]).squeeze(-1)  # [B, n]
         return LabelledHeads(chosen, torch.where(self.mask, kinds, 0))
