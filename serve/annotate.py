@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bundle.segment import Segmenter
 from serve.bundles import Predictor
 from serve.models import Model
 from serve.problems import Fault, Problem, pointer
 from serve.schemas import AnnotationRequest, Entity, NerResult, ParseResult, TokenRange
-from serve.segment import Segmenter
 from serve.settings import Limits
 
 _BREAK_IN_TOKEN = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")

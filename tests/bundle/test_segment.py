@@ -1,5 +1,7 @@
 """Raw text to tokens and sentences."""
 
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.segment import RUN_CHARACTERS, Segmented, Segmenter
+from bundle.segment import RUN_CHARACTERS, Segmented, Segmenter
 
 ENGLISH = Segmenter("en")
 HEBREW = Segmenter("he")
@@ -108,3 +110,11 @@ def test_strings_of_users_are_forgotten_once_enough_are_known() -> None:
         text = f"word{index} isn't number{index}, (x{index})! Yes{index}."
         assert small(text, sentence_tokens=9) == ENGLISH(text, sentence_tokens=9)
     assert len(small._nlp.vocab.strings) == known
+
+
+def test_segmenting_imports_no_torch_and_leaves_it_importable():
+    code = (
+        "import sys, bundle.segment; assert 'torch' not in sys.modules, 'torch was imported'; "
+        "import torch; torch.ones(1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
