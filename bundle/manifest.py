@@ -3,12 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import math
+import re
+import stat
 import types
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 RELATIONS = "relations.onnx"
@@ -16,8 +20,14 @@ ENCODER = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 WORDS = "words"
 
+LARGEST_MANIFEST = 2**24
+LARGEST_INTEGER = 2**63 - 1
+PATH = re.compile(r"(?!.*(^|/)\.)[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,3}")
+"""A file's path inside a bundle: plain on every system, and no part of it hidden or a way up."""
+
 Task = Literal["ner", "parse"]
 Kind = Literal["crf", "softmax", "biaffine", "labeller"]
+Precision = Literal["fp32", "int8"]
 KINDS: dict[str, tuple[str, ...]] = {"ner": ("crf", "softmax"), "parse": ("biaffine", "labeller")}
 
 T = TypeVar("T")
@@ -37,10 +47,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class WordSettings:
-    """A word's features: the sizes of its vector and of its character features."""
+    """A word's features: the sizes of its vector, of its character features, and of both projected."""
 
     vector_size: int
     character_size: int
+    projected_size: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,14 @@ class EncoderSettings:
     size: int
     max_pieces: int
     finetuned: bool
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What int8 costs: points of each split and metric that fp32 has more, and the most that was allowed."""
+
+    loss: dict[str, dict[str, float]]
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,9 @@ class Manifest:
 
     ``labels`` are BIOES tags for entities and relations for trees; ``relative_labels`` the closed label set
     of a sequence labeller. ``parameters`` counts every weight, frozen word vectors and an encoder included,
-    ``trainable_parameters`` those that training changed. ``scores`` are by split and metric.
+    ``trainable_parameters`` those that training changed. ``scores`` are by split and metric, of the model as
+    it was trained; ``quantisation`` says what ``precision`` int8 takes away from them. ``digest`` is the
+    SHA-256 of all the rest.
     """
 
     format_version: int
@@ -88,6 +109,7 @@ class Manifest:
     task: Task
     role: Literal["teacher", "student"]
     kind: Kind
+    precision: Precision
     language: str
     labels: tuple[str, ...]
     relative_labels: tuple[tuple[int, str], ...]
@@ -96,12 +118,22 @@ class Manifest:
     parameters: int
     trainable_parameters: int
     scores: dict[str, dict[str, float]]
+    quantisation: Quantisation | None
     corpus: CorpusName | None
     provenance: Provenance
     files: dict[str, FileEntry]
+    digest: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+    def sealed(self) -> "Manifest":
+        """The same with the digest of its fields: a manifest that was changed later can be told."""
+        # As it will be read: 100 in a field of floats is 100.0 then.
+        read = _checked(Manifest, json.loads(self.to_json()), "")
+        fields = dataclasses.asdict(read) | {"digest": ""}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
+        return dataclasses.replace(self, digest=hashlib.sha256(canonical).hexdigest())
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -111,12 +143,11 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: there is no manifest, it has another format version, or a field is wrong.
     """
     path = folder / MANIFEST
+    content = _read_manifest_file(path)
     try:
-        fields = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file; python -m export writes bundles") from None
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        fields = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long a number; nested too deep
         raise BundleError(f"{path}: not JSON: {error}; export the bundle again") from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
@@ -128,6 +159,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = _checked(Manifest, fields, "")
         _check_fields(manifest)
+        if manifest.digest != manifest.sealed().digest:
+            raise BundleError(
+                "digest: not that of the other fields; the manifest was changed: export it again"
+            )
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
     return manifest
@@ -141,24 +176,32 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """
     for name, entry in manifest.files.items():
         path = folder / name
-        if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-            raise BundleError(f"{path}: leads out of the bundle; export it again")
-        if not path.is_file():
-            raise BundleError(f"{path}: missing, though {MANIFEST} lists it; export or copy the bundle again")
-        found = describe_file(path)
-        if found.size != entry.size:
-            raise BundleError(
-                f"{path}: {found.size} bytes, {MANIFEST} says {entry.size}; export or copy the bundle again"
-            )
-        if found.sha256 != entry.sha256:
-            raise BundleError(
-                f"{path}: SHA-256 is {found.sha256}, {MANIFEST} says {entry.sha256}; "
-                "the file was changed: export or copy the bundle again"
-            )
+        _check_plain(folder, name)
+        try:
+            # Before it is read: a wrong file may be endless.
+            size = path.stat().st_size
+            found = describe_file(path) if size == entry.size else FileEntry("", size)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        compare_file(path, found, entry)
     known = {MANIFEST, *manifest.files}
     for path in sorted(folder.rglob("*")):
-        if not path.is_dir() and path.relative_to(folder).as_posix() not in known:
+        name = path.relative_to(folder).as_posix()
+        if (path.is_symlink() or not path.is_dir()) and name not in known:
             raise BundleError(f"{path}: not listed in {MANIFEST}; remove it or export the bundle again")
+
+
+def compare_file(path: Path, found: FileEntry, entry: FileEntry) -> None:
+    """Raises BundleError where a file of a bundle is not as the manifest says."""
+    if found.size != entry.size:
+        raise BundleError(
+            f"{path}: {found.size} bytes, {MANIFEST} says {entry.size}; export or copy the bundle again"
+        )
+    if found.sha256 != entry.sha256:
+        raise BundleError(
+            f"{path}: SHA-256 is {found.sha256}, {MANIFEST} says {entry.sha256}; "
+            "the file was changed: export or copy the bundle again"
+        )
 
 
 def describe_file(path: Path) -> FileEntry:
@@ -166,6 +209,52 @@ def describe_file(path: Path) -> FileEntry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileEntry(digest, file.tell())
+
+
+def describe_bytes(content: bytes) -> FileEntry:
+    """The hash and the size of a file's content."""
+    return FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _read_manifest_file(path: Path) -> bytes:
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path}: not a plain file; export or copy the bundle again")
+        if status.st_size > LARGEST_MANIFEST:
+            raise BundleError(f"{path}: {status.st_size} bytes are no manifest; export the bundle again")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{path}: no such file; python -m export writes bundles") from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check_plain(folder: Path, name: str) -> None:
+    """Refuses a listed file that is missing or anything else than a plain file in plain folders."""
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path /= part
+        if path.is_symlink():
+            raise BundleError(f"{folder / name}: leads out of the bundle; export it again")
+    if not path.exists():
+        raise BundleError(f"{path}: missing, though {MANIFEST} lists it; export or copy the bundle again")
+    if not path.is_file():
+        raise BundleError(f"{path}: not a plain file; export or copy the bundle again")
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON: which of two equal keys counts is not said anywhere."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} is there twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _check_fields(manifest: Manifest) -> None:
@@ -176,10 +265,13 @@ def _check_fields(manifest: Manifest) -> None:
         if len(set(labels)) != len(labels):
             raise BundleError(f"{field}: a label is there twice")
     counts = {"parameters": manifest.parameters, "trainable_parameters": manifest.trainable_parameters}
+    counts |= {f"words.{name}": size for name, size in dataclasses.asdict(manifest.words).items()}
     counts |= {f"files.{name}.size": entry.size for name, entry in manifest.files.items()}
     for field, count in counts.items():
         if count < 0:
             raise BundleError(f"{field}: {count} is negative")
+    if (manifest.quantisation is not None) != (manifest.precision == "int8"):
+        raise BundleError(f"quantisation: does not fit precision {manifest.precision!r}")
     if not manifest.labels:
         raise BundleError("labels: none")
     if bool(manifest.relative_labels) != (manifest.kind == "labeller"):
@@ -187,12 +279,17 @@ def _check_fields(manifest: Manifest) -> None:
         raise BundleError(f"relative_labels: {count} of them do not fit kind {manifest.kind!r}")
     if unknown := {relation for _, relation in manifest.relative_labels} - set(manifest.labels):
         raise BundleError(f"relative_labels: {sorted(unknown)[0]!r} is not among the labels")
+    if manifest.encoder is not None and (manifest.encoder.size < 1 or manifest.encoder.max_pieces < 1):
+        raise BundleError("encoder: its size and max_pieces are at least 1")
+    spellings: dict[str, str] = {}
     for name in manifest.files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or "\0" in name:
-            raise BundleError(f"files: {name!r} is not a path inside the bundle")
-        if name == MANIFEST:
+        if not PATH.fullmatch(name):
+            raise BundleError(f"files: {_shown(name)} is not a path inside the bundle")
+        if name.casefold() == MANIFEST:
             raise BundleError(f"files: {MANIFEST} cannot list itself")
+        # One file, where a file system does not tell them apart.
+        if (other := spellings.setdefault(name.casefold(), name)) != name:
+            raise BundleError(f"files: {other} and {name} differ in case alone")
     needed = [MODEL, f"{WORDS}/settings.json"]
     needed += [RELATIONS] if manifest.kind == "biaffine" else []
     needed += [ENCODER, TOKENIZER] if manifest.encoder else []
@@ -205,13 +302,18 @@ def _checked(cls: type[T], value: object, where: str) -> T:
     """A dataclass from JSON: every field there, of its type, and no other."""
     if not isinstance(value, dict):
         raise BundleError(f"{where or 'the manifest'}: expected an object, found {_shown(value)}")
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for name in hints.keys() - value.keys():
         raise BundleError(f"{prefix}{name}: missing")
     for name in value.keys() - hints.keys():
         raise BundleError(f"{prefix}{name}: unknown field")
     return cls(**{name: _value(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()})
+
+
+@cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -236,10 +338,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return _checked(hint, value, where)  # type: ignore[arg-type]
+    if type(value) is int and hint in (int, float) and abs(value) > LARGEST_INTEGER:
+        raise BundleError(f"{where}: {_shown(value)} is too large a number")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         raise BundleError(f"{where}: expected {hint.__name__}, found {_shown(value)}")
+    if hint is float and not math.isfinite(value):
+        raise BundleError(f"{where}: {value} is not finite")
     return value
 
 

@@ -110,7 +110,7 @@ SIGTERM lets running requests end, then stops. Exit status: 0 stopped, 2 nothing
     option("port", int, "PORT")
     option("workers", int, "N")
     option("threads", int, "N")
-    option("device", str, "cpu|cuda")
+    option("device", str, "cpu|cuda|tensorrt")
     option("graceful_seconds", int, "S")
     return parser
 

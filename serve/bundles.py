@@ -1,18 +1,15 @@
 """The bundles of a folder: found, and loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import bundle
+from bundle.session import DEVICES
 from serve.settings import Settings
 
 ADVICE = "run `make distill` to train and export bundles first"
 TASKS = ("ner", "parse")
-PROVIDERS: Mapping[str, tuple[str, ...]] = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-}
 
 
 class Manifest(Protocol):
@@ -35,6 +32,8 @@ class Predictor(Protocol):
 
     @property
     def manifest(self) -> Manifest: ...
+    @property
+    def providers(self) -> Sequence[str]: ...
     def predict(self, sentences: Sequence[Sequence[str]]) -> Sequence[Any]: ...
 
 
@@ -60,7 +59,7 @@ def bundle_folders(bundles: Path) -> list[Path]:
 
 def load_bundle(folder: Path, settings: Settings) -> Predictor:
     """Opens a bundle with ONNX Runtime; a device that does not work is an error, not a fallback."""
-    return bundle.load(folder, threads=settings.threads, providers=PROVIDERS[settings.device])
+    return bundle.load(folder, threads=settings.threads, providers=DEVICES[settings.device])
 
 
 def load_checked(folder: Path, settings: Settings, load: Load) -> Predictor:

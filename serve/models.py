@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter
 
-from serve.bundles import PROVIDERS, Load, Manifest, Predictor, bundle_folders, load_checked
+from bundle.segment import Segmenter
+from serve.bundles import Load, Manifest, Predictor, bundle_folders, load_checked
 from serve.problems import Fault, Problem, pointer
-from serve.segment import Segmenter
 from serve.settings import Settings
 
 
@@ -17,12 +17,16 @@ class Model:
     name: str
     predictor: Predictor
     segmenter: Segmenter
-    provider: str
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     @property
     def manifest(self) -> Manifest:
         return self.predictor.manifest
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's execution provider in use; it leaves to others what it cannot run."""
+        return self.predictor.providers[0]
 
     @property
     def labels(self) -> list[str]:
@@ -73,5 +77,5 @@ def load_models(settings: Settings, load: Load) -> Models:
     for folder in bundle_folders(settings.bundles):
         predictor = load_checked(folder, settings, load)
         segmenter = Segmenter(predictor.manifest.language)
-        models.append(Model(folder.name, predictor, segmenter, PROVIDERS[settings.device][0]))
+        models.append(Model(folder.name, predictor, segmenter))
     return Models(tuple(models))

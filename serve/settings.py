@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     bundles: Path = Field(
         default=Path("bundles"), description="Folder whose sub-folders with a manifest.json are served."
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the models run.")
+    device: Literal["cpu", "cuda", "tensorrt"] = Field(default="cpu", description="Where the models run.")
     threads: Count = Field(default=1, description="Threads that one model run may use, in each worker.")
     limits: Limits = Limits()
 

@@ -39,6 +39,7 @@ class FakeNer:
     """Each run of capitalised words is a NAME."""
 
     manifest: FakeManifest = field(default_factory=FakeManifest)
+    providers: Sequence[str] = ("CPUExecutionProvider",)
 
     def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
         return [Tagged(self._names(sentence)) for sentence in sentences]
@@ -60,6 +61,7 @@ class FakeParser:
     """Each word hangs on the word before it; the first is the root."""
 
     manifest: FakeManifest = field(default_factory=lambda: FakeManifest(task="parse", labels=("root", "dep")))
+    providers: Sequence[str] = ("CPUExecutionProvider",)
 
     def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tree]:
         return [

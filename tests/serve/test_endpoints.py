@@ -192,6 +192,12 @@ def test_health(client: httpx.Client) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
+def test_info_names_the_provider_that_a_model_really_runs_on(serve: Serve) -> None:
+    fallen_back = FakeNer(providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+    (model,) = serve({"names": fallen_back}, device="tensorrt").get("/info").json()["models"]
+    assert model["provider"] == "CUDAExecutionProvider"
+
+
 def test_info_names_models_and_limits(serve: Serve) -> None:
     predictors = {
         "a-teacher": FakeNer(FakeManifest(role="teacher")),

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
 
+from bundle.session import DEVICES
 from serve.app import create_app
 from serve.bundles import StartError, bundle_folders
 from serve.settings import Settings
@@ -96,6 +97,16 @@ def test_options_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVE_LIMITS__ITEMS", "5")
     settings = Settings(port=2)
     assert (settings.port, settings.host, settings.limits.items) == (2, "::1", 5)
+
+
+def test_every_device_has_its_provider_and_the_cpu_behind_it() -> None:
+    assert tuple(DEVICES) == get_args(Settings.model_fields["device"].annotation)
+    assert all(providers[-1] == "CPUExecutionProvider" for providers in DEVICES.values())
+    assert [DEVICES[name][0] for name in ("cpu", "cuda", "tensorrt")] == [
+        "CPUExecutionProvider",
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+    ]
 
 
 def test_sub_folders_with_a_manifest_are_the_bundles_in_the_order_of_their_names(tmp_path: Path) -> None:
