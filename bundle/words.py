@@ -5,10 +5,10 @@ A word's features do not depend on its sentence, so they are computed once per w
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
+CHUNK = 2**18
+"""Values of an array that are checked at once."""
+
+LONGEST_SUBWORD = 100
+"""Most characters of a subword; a word of n characters has up to n times as many subwords."""
+
 MAX_CHARACTERS = 40
 PADDING, UNKNOWN, BEGIN, END = range(4)
 FIRST_CHARACTER = 4
-LONGEST_CACHED_WORD = 100
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -35,26 +40,78 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_array(path: Path, array: NDArray[Any]) -> None:
-    write_whole(path, lambda file: np.save(file, array, allow_pickle=False))
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an array as .npy, whole or not at all."""
+    write_whole(path, lambda file: np.save(file, np.asarray(array, order="C"), allow_pickle=False))
 
 
 def _write_json(path: Path, value: object) -> None:
     write_whole(path, lambda file: file.write(json.dumps(value).encode("ascii")))
 
 
-def _read_array(path: Path, mmap: bool) -> FloatArray:
-    array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    if array.dtype != np.float32:
-        raise ValueError(f"{path}: expected float32, found {array.dtype}")
-    return array  # type: ignore[no-any-return]
+def read_array(path: Path, mmap: bool) -> FloatArray:
+    """Reads a float32 .npy as `write_array` writes it; with `mmap` it stays on disk.
+
+    Raises:
+        ValueError: it is something else, or a value is not finite. Nothing is allocated before the size that
+            the header promises was compared with the file's.
+    """
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        except Exception as error:  # numpy lets classes of Python's own parser through
+            raise ValueError(f"{path}: not a .npy file: {error!r}") from error
+        start, end = file.tell(), os.fstat(file.fileno()).st_size
+        if dtype != np.float32 or dtype.hasobject:
+            raise ValueError(f"{path}: expected float32, found {dtype}")
+        if version != (1, 0) or fortran:
+            raise ValueError(f"{path}: expected version 1.0 and C order")
+        if any(not 0 <= size < 2**31 for size in shape) or end - start != 4 * math.prod(shape):
+            raise ValueError(f"{path}: {end - start} bytes after the header, which says {shape} of float32")
+        for _ in range(start, end, 4 * CHUNK):
+            if not np.isfinite(np.fromfile(file, np.float32, CHUNK)).all():
+                raise ValueError(f"{path}: a value is not finite")
+        if not mmap:
+            file.seek(start)
+            return np.fromfile(file, np.float32).reshape(shape)
+        return np.memmap(file, np.float32, "r", start, shape)
+
+
+def _read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises ValueError naming it."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def _read_words(path: Path) -> list[str]:
-    words = json.loads(path.read_bytes())
+    words = _read_json(path)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"{path}: expected a JSON list of strings")
     return words
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Settings of subwords (and of characters) as they were saved, each of its type and in its range."""
+    settings = _read_json(path)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    for name in ("min_n", "max_n"):
+        value = settings.get(name)
+        if type(value) is not int or not 0 <= value <= LONGEST_SUBWORD:
+            raise ValueError(
+                f"{path}: {name}: expected an integer of 0 to {LONGEST_SUBWORD}, found {value!r:.60}"
+            )
+    if settings["min_n"] > settings["max_n"]:
+        raise ValueError(f"{path}: min_n {settings['min_n']} is above max_n {settings['max_n']}")
+    if type(settings.get("subwords")) is not bool:
+        raise ValueError(f"{path}: subwords: expected true or false")
+    alphabet = settings.get("alphabet", [])
+    if not isinstance(alphabet, list) or not all(isinstance(character, str) for character in alphabet):
+        raise ValueError(f"{path}: alphabet: expected a list of strings")
+    return settings
 
 
 # Subwords --------------------------------------------------------------------------------------------
@@ -142,22 +199,22 @@ class SubwordVectors:
         """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "vocabulary.json", self.vocabulary)
-        _write_array(folder / "vectors.npy", self.vectors)
+        write_array(folder / "vectors.npy", self.vectors)
         if self.subwords is not None:
-            _write_array(folder / "subwords.npy", self.subwords)
+            write_array(folder / "subwords.npy", self.subwords)
         settings = {"min_n": self.min_n, "max_n": self.max_n, "subwords": self.subwords is not None}
         _write_json(folder / "settings.json", settings)
 
     @classmethod
     def load(cls, folder: Path, *, mmap: bool = True) -> Self:
         """Reads what `save` wrote; with `mmap` the arrays stay on disk and processes share them."""
-        settings = json.loads((folder / "settings.json").read_bytes())
+        settings = _read_settings(folder / "settings.json")
         return cls(
             vocabulary=_read_words(folder / "vocabulary.json"),
-            vectors=_read_array(folder / "vectors.npy", mmap),
-            subwords=_read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
-            min_n=int(settings["min_n"]),
-            max_n=int(settings["max_n"]),
+            vectors=read_array(folder / "vectors.npy", mmap),
+            subwords=read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
+            min_n=settings["min_n"],
+            max_n=settings["max_n"],
         )
 
 
@@ -208,6 +265,8 @@ class CharacterConvolution:
             raise ValueError(
                 f"kernel: expected [f, {self.embeddings.shape[1]}, width], found {list(self.kernel.shape)}"
             )
+        if 0 in self.kernel.shape:
+            raise ValueError(f"kernel: expected no empty dimension, found {list(self.kernel.shape)}")
         if self.kernel.shape[2] % 2 == 0:
             raise ValueError(f"kernel: the width has to be odd, found {self.kernel.shape[2]}")
         if self.bias.shape != self.kernel.shape[:1]:
@@ -239,12 +298,11 @@ class CharacterConvolution:
 
 
 class WordTable:
-    """Word rows [D] = vector [d] and character features [f], ready for every known word.
+    """Word rows [D] = vector [d] and character features [f] of any word.
 
-    Rows of unknown words are composed from subwords and characters, and kept in an LRU of bounded size.
-    Safe for use by several threads.
+    Rows of the vocabulary are computed once; those of other words are composed from subwords and characters.
 
-    rows: [V + 1, D] float32; row 0 is zero and stands for padding, the vocabulary follows.
+    rows: [V, D] float32, the vocabulary's.
     """
 
     def __init__(
@@ -255,39 +313,29 @@ class WordTable:
         min_n: int,
         max_n: int,
         characters: CharacterConvolution,
-        *,
-        cached_words: int = 50_000,
     ) -> None:
-        if rows.ndim != 2 or len(rows) != len(vocabulary) + 1:
-            raise ValueError(
-                f"{len(vocabulary)} words need {len(vocabulary) + 1} rows, found {list(rows.shape)}"
-            )
+        if rows.ndim != 2 or len(rows) != len(vocabulary):
+            raise ValueError(f"{len(vocabulary)} words, but rows of shape {list(rows.shape)}")
         self.vector_size = rows.shape[1] - characters.size
-        if self.vector_size < 0 or (subwords is not None and subwords.shape[1] != self.vector_size):
+        if self.vector_size < 0 or (subwords is not None and subwords.shape[1:] != (self.vector_size,)):
             raise ValueError(
                 f"rows of {rows.shape[1]} values do not fit character features of "
                 f"{characters.size} and the subwords"
             )
-        if rows[0].any():
-            raise ValueError("row 0 is padding and has to be zero")
         self.vocabulary = vocabulary
-        self.table = rows
+        self.rows = rows
         self.subwords = subwords
         self.min_n = min_n
         self.max_n = max_n
         self.characters = characters
-        self._index = {word: row for row, word in enumerate(vocabulary, 1)}
-        self._cached = lru_cache(maxsize=cached_words)(self._compose)
+        self._index = {word: row for row, word in enumerate(vocabulary)}
+        if len(self._index) != len(vocabulary):
+            raise ValueError("the vocabulary holds a word twice")
 
     @property
     def size(self) -> int:
         """Values in a row, D = d + f."""
-        return int(self.table.shape[1])
-
-    @property
-    def cached_unknown_words(self) -> int:
-        """Unknown words whose rows are kept at the moment."""
-        return self._cached.cache_info().currsize
+        return int(self.rows.shape[1])
 
     @classmethod
     def fold(
@@ -295,51 +343,34 @@ class WordTable:
     ) -> Self:
         """Computes the rows of `words` (all words of `vectors` if None) once and for all."""
         vocabulary = list(vectors.vocabulary if words is None else dict.fromkeys(words))
-        rows = np.zeros((len(vocabulary) + 1, vectors.size + characters.size), np.float32)
-        for row, word in enumerate(vocabulary, 1):
-            rows[row, : vectors.size] = vectors.vector(word)
-            rows[row, vectors.size :] = characters.features(word)
+        rows = np.zeros((len(vocabulary), vectors.size + characters.size), np.float32)
+        for row, word in zip(rows, vocabulary, strict=True):
+            row[: vectors.size] = vectors.vector(word)
+            row[vectors.size :] = characters.features(word)
         return cls(vocabulary, rows, vectors.subwords, vectors.min_n, vectors.max_n, characters)
-
-    def _compose(self, word: str) -> FloatArray:
-        row = np.zeros(self.size, np.float32)
-        if self.subwords is not None:
-            row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
-        row[self.vector_size :] = self.characters.features(word)
-        row.setflags(write=False)
-        return row
 
     def row(self, word: str) -> FloatArray:
         """Row [D] of any word."""
         known = self._index.get(word)
         if known is not None:
-            row: FloatArray = self.table[known]
-            return row
-        return self._compose(word) if len(word) > LONGEST_CACHED_WORD else self._cached(word)
-
-    def rows(self, sentences: Sequence[Sequence[str]]) -> tuple[FloatArray, IntArray]:
-        """Features [B, n, D] float32 of a batch, zero beyond each sentence, and its lengths [B]."""
-        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # [B]
-        longest = int(lengths.max(initial=0))
-        get = self._index.get
-        ids = np.zeros((len(sentences), longest), np.int64)  # [B, n]
-        for sentence, words in enumerate(sentences):
-            ids[sentence, : len(words)] = [get(word, -1) for word in words]
-        features: FloatArray = self.table.take(ids, axis=0)  # [B, n, D]
-        for sentence, token in np.argwhere(ids < 0).tolist():
-            features[sentence, token] = self.row(sentences[sentence][token])
-        return features, lengths
+            found: FloatArray = self.rows[known]
+            return found
+        row = np.zeros(self.size, np.float32)
+        if self.subwords is not None:
+            row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
+        row[self.vector_size :] = self.characters.features(word)
+        return row
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, rows.npy, subwords.npy, character_*.npy and settings.json."""
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "vocabulary.json", self.vocabulary)
-        _write_array(folder / "rows.npy", self.table)
+        write_array(folder / "rows.npy", self.rows)
         if self.subwords is not None:
-            _write_array(folder / "subwords.npy", self.subwords)
-        _write_array(folder / "character_embeddings.npy", self.characters.embeddings)
-        _write_array(folder / "character_kernel.npy", self.characters.kernel)
-        _write_array(folder / "character_bias.npy", self.characters.bias)
+            write_array(folder / "subwords.npy", self.subwords)
+        write_array(folder / "character_embeddings.npy", self.characters.embeddings)
+        write_array(folder / "character_kernel.npy", self.characters.kernel)
+        write_array(folder / "character_bias.npy", self.characters.bias)
         settings = {
             "min_n": self.min_n,
             "max_n": self.max_n,
@@ -349,20 +380,19 @@ class WordTable:
         _write_json(folder / "settings.json", settings)
 
     @classmethod
-    def load(cls, folder: Path, *, mmap: bool = True, cached_words: int = 50_000) -> Self:
+    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
         """Reads what `save` wrote; with `mmap` the big arrays stay on disk and processes share them."""
-        settings = json.loads((folder / "settings.json").read_bytes())
+        settings = _read_settings(folder / "settings.json")
         return cls(
             vocabulary=_read_words(folder / "vocabulary.json"),
-            rows=_read_array(folder / "rows.npy", mmap),
-            subwords=_read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
-            min_n=int(settings["min_n"]),
-            max_n=int(settings["max_n"]),
+            rows=read_array(folder / "rows.npy", mmap),
+            subwords=read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
+            min_n=settings["min_n"],
+            max_n=settings["max_n"],
             characters=CharacterConvolution(
-                alphabet=list(settings["alphabet"]),
-                embeddings=_read_array(folder / "character_embeddings.npy", False),
-                kernel=_read_array(folder / "character_kernel.npy", False),
-                bias=_read_array(folder / "character_bias.npy", False),
+                alphabet=settings["alphabet"],
+                embeddings=read_array(folder / "character_embeddings.npy", False),
+                kernel=read_array(folder / "character_kernel.npy", False),
+                bias=read_array(folder / "character_bias.npy", False),
             ),
-            cached_words=cached_words,
         )

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle.manifest import Manifest
 from export.model import Exported, export_model
 from export.parity import Parity, ParityError
+from export.quantisation import BOUND, MAIN_METRIC, QuantisationError
 
 EXAMPLES = """\
 examples:
@@ -16,10 +18,13 @@ examples:
     python -m export runs/quickstart --teachers --out bundles/teachers
   one task only:
     python -m export runs/quickstart --task ner
+  the students in 8 bits, to bundles/ner-int8 and bundles/parse-int8, if that costs 0.3 points at most:
+    python -m export runs/quickstart --precision int8 --most-loss 0.3
 
 The student is the one that RUN/TASK/served.json names. A bundle has to answer as its torch model on 1,000
-random inputs and on sentences of the test split, else it is not written and the exit status is 1. A bundle
-that is already there is replaced as a whole. Serve them with: python -m serve --bundles bundles
+random inputs and on the test split, else it is not written and the exit status is 1. A bundle in int8 is
+compared with the one in fp32 on the corpus of the run, and is not written either if it loses too much. A
+bundle that is already there is replaced as a whole. Serve them with: python -m serve --bundles bundles
 """
 
 
@@ -37,6 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--teachers", action="store_true", help="export the teachers, not the served students"
     )
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), default="fp32", help="of the LSTM; default: %(default)s"
+    )
+    parser.add_argument(
+        "--most-loss",
+        type=float,
+        default=BOUND,
+        metavar="POINTS",
+        help="points of F1 or LAS that int8 may cost on dev and on test; default: %(default)s",
+    )
     parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
     options = parser.parse_args(arguments)
     tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
@@ -48,8 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for task in tasks:
             role = "teacher" if options.teachers else "student"
             print(f"{task} {role}: exporting and comparing with torch", file=sys.stderr)
-            exported.append(export_model(options.run, task, role, options.out / task))
-    except ParityError as error:
+            name = task if options.precision == "fp32" else f"{task}-{options.precision}"
+            exported.append(
+                export_model(
+                    options.run,
+                    task,
+                    role,
+                    options.out / name,
+                    precision=options.precision,
+                    most_loss=options.most_loss,
+                )
+            )
+    except (ParityError, QuantisationError) as error:
         print(f"not exported: {error}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
@@ -65,9 +90,10 @@ def table(exported: Sequence[Exported]) -> str:
         "bundle",
         "task",
         "model",
+        "precision",
         "MB",
         "parameters",
-        "random inputs",
+        "fp32 and torch: random inputs",
         "test sentences",
         "score difference",
     )
@@ -77,6 +103,7 @@ def table(exported: Sequence[Exported]) -> str:
             str(one.path),
             one.manifest.task,
             f"{one.manifest.role}, {one.manifest.kind}",
+            _precision(one.manifest),
             f"{one.size / 1e6:.1f}",
             f"{one.manifest.parameters:,}",
             _agreement(one.random_inputs),
@@ -89,6 +116,14 @@ def table(exported: Sequence[Exported]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _precision(manifest: Manifest) -> str:
+    if manifest.quantisation is None:
+        return manifest.precision
+    metric = MAIN_METRIC[manifest.task]
+    costs = (f"{split} {-metrics[metric]:+.2f}" for split, metrics in manifest.quantisation.loss.items())
+    return f"{manifest.precision} ({metric.upper()}: {', '.join(costs)})"
 
 
 def _agreement(parity: Parity) -> str:

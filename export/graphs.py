@@ -7,9 +7,10 @@ import onnx
 
 from bundle.manifest import MODEL, RELATIONS
 from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
+from export.products import Product
 from export.tagger_graph import crf_graph, softmax_graph
 
-GRAPHS: dict[str, dict[str, Callable[[Any], onnx.ModelProto]]] = {
+GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
     "crf": {MODEL: crf_graph},
     "softmax": {MODEL: softmax_graph},
     "biaffine": {MODEL: biaffine_graph, RELATIONS: relations_graph},

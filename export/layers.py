@@ -1,38 +1,21 @@
-"""Layers as ONNX nodes, built from torch modules' weights.
+"""What graphs are made of: weights as initialisers, small shapes and numbers, a linear layer, a loop.
 
-A graph built from weights, not traced, keeps ``sequence_lens`` and dynamic axes, and has its weights as
-initialisers, which is what quantisation looks for.
+A graph is built from weights, not traced: its axes stay dynamic, and what runs in it is what is written here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 import torch
 from numpy.typing import NDArray
-from spox import Tensor, Var, argument
+from spox import Var
 from spox._future import TypeWarningLevel, initializer, type_warning_level
-from torch import nn
-
-from train.models.representation import Representation
 
 
 def weights(tensor: torch.Tensor) -> NDArray[np.float32]:
     """A torch parameter as a float32 array of its own."""
     return tensor.detach().float().cpu().numpy().copy()
-
-
-def inputs(size: int) -> tuple[Var, Var]:
-    """The two inputs of every model: ``words`` [batch, tokens, size] float32, ``lengths`` [batch] int64."""
-    words = argument(Tensor(np.float32, ("batch", "tokens", size)))
-    return words, argument(Tensor(np.int64, ("batch",)))
-
-
-def lstm_of(representation: Representation) -> nn.LSTM:
-    """The BiLSTM under a model; a model that reads its encoder directly has none and no graph yet."""
-    if representation.context is None:
-        raise ValueError("a model without a BiLSTM (layers: 0) can not be exported; train it with layers: 1")
-    return representation.context.lstm
 
 
 def constant(values: NDArray) -> Var:
@@ -43,40 +26,6 @@ def constant(values: NDArray) -> Var:
 def axis(*numbers: int) -> Var:
     """Axes, shapes and other small integers that a node takes as a tensor."""
     return op.const(np.array(numbers, np.int64))
-
-
-def bidirectional(lstm: nn.LSTM, words: Var, lengths: Var, *, time_major: bool) -> Var:
-    """A batch-first bidirectional LSTM of any number of layers: [B, n, D] -> [B, n, 2H] or [n, B, 2H].
-
-    States behind a sentence's end are zero, as after torch's packed sequences.
-    """
-    hidden = lstm.hidden_size
-    lengths = op.cast(lengths, to=np.int32)
-    states = op.transpose(words, perm=[1, 0, 2])  # [n, B, D]
-    for layer in range(lstm.num_layers):
-        output, _, _ = op.lstm(
-            states,
-            constant(np.stack([_gates(lstm, f"weight_ih_l{layer}{way}") for way in ("", "_reverse")])),
-            constant(np.stack([_gates(lstm, f"weight_hh_l{layer}{way}") for way in ("", "_reverse")])),
-            constant(np.stack([_biases(lstm, f"l{layer}{way}") for way in ("", "_reverse")])),
-            lengths,
-            hidden_size=hidden,
-            direction="bidirectional",
-        )  # [n, 2, B, H]
-        last = layer == lstm.num_layers - 1
-        perm = [2, 0, 1, 3] if last and not time_major else [0, 2, 1, 3]
-        states = op.reshape(op.transpose(output, perm=perm), axis(0, 0, 2 * hidden))
-    return states
-
-
-def _gates(lstm: nn.LSTM, name: str) -> NDArray[np.float32]:
-    """Torch's gates (input, forget, cell, output) as ONNX's (input, output, forget, cell)."""
-    i, f, g, o = np.split(weights(getattr(lstm, name)), 4)
-    return np.concatenate([i, o, f, g])
-
-
-def _biases(lstm: nn.LSTM, name: str) -> NDArray[np.float32]:
-    return np.concatenate([_gates(lstm, f"bias_ih_{name}"), _gates(lstm, f"bias_hh_{name}")])
 
 
 def linear(x: Var, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None) -> Var:
@@ -95,13 +44,36 @@ def positions(count: Var) -> Var:
     return op.range(op.const(np.int64(0)), count, op.const(np.int64(1)))
 
 
-def loop(count: Var, state: Var, step: Callable[[Var, Var], tuple[Var, Var]]) -> Var:
-    """``state, output = step(i, state)`` for i = 0, …, count − 1: all outputs, stacked: [count, …]."""
+def reversed_rows(x: Var) -> Var:
+    """[n, …] from the last row to the first."""
+    return op.slice(x, axis(-1), axis(np.iinfo(np.int64).min), axis(0), axis(-1))
 
-    def body(i: Var, going: Var, state: Var) -> list[Var]:
-        return [going, *step(op.squeeze(i, axis(0)), state)]
 
-    # The last state's shape cannot be inferred, and nothing reads it.
+def loop(
+    count: Var,
+    states: Sequence[Var],
+    step: Callable[..., tuple[list[Var], list[Var]]],
+    *,
+    reads: Sequence[Var] = (),
+) -> list[Var]:
+    """``states, outputs = step(i, *states)`` for i = 0, …, count − 1: each output, stacked: [count, …].
+
+    A state may have another size after each step; outputs have the same at all of them.
+
+    Args:
+        reads: what ``step`` reads beside its arguments and nothing outside of it does. Where it is not named
+            here, it is computed inside, anew at every step.
+    """
+    # Whatever has a use outside is computed outside; this use leaves the count as it is.
+    for read in reads:
+        size = op.size(read)
+        count = op.sub(op.add(count, size), size)
+
+    def body(i: Var, going: Var, *states: Var) -> list[Var]:
+        after, outputs = step(op.squeeze(i, axis(0)), *states)
+        return [op.const(True), *after, *outputs]
+
+    # The last states' shapes cannot be inferred, and nothing reads them.
     with type_warning_level(TypeWarningLevel.NONE):
-        _, outputs = op.loop(count, v_initial=[state], body=body)
-    return outputs
+        results = op.loop(count, v_initial=list(states), body=body)
+    return list(results[len(states) :])

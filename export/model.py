@@ -3,38 +3,52 @@
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import onnx
 from torch import nn
 
 import bundle
 from bundle.manifest import (
     ENCODER,
     FORMAT_VERSION,
+    MODEL,
     TOKENIZER,
     WORDS,
     CorpusName,
     EncoderSettings,
     Kind,
     Manifest,
+    Precision,
     Provenance,
+    Quantisation,
     WordSettings,
 )
+from bundle.projection import ProjectedWords
 from bundle.words import SubwordVectors, WordTable
 from export.encoder_graph import encoder_graph
 from export.graphs import GRAPHS
+from export.lstm import word_projection
 from export.parity import Parity, on_random_inputs, on_sentences
+from export.products import PRODUCTS
+from export.quantisation import BOUND, QuantisationError, check_loss, check_quantised, measure_loss
 from export.write import staged, write_graph, write_manifest
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
 from train.resources import read_word_types
 
+TABLE_BYTES = 64 * 2**20
+"""Most bytes of the table of projected words, the most frequent first; the others are projected when met."""
+
 RANDOM_INPUTS = 1000
-TEST_SENTENCES = 50
+TEST_SENTENCES = 5000
+"""Most sentences of the test split that are compared with torch, spread over it."""
+
 PACKAGES = ("torch", "transformers", "onnx", "spox", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -71,12 +85,27 @@ def model_folder(run: Path, task: str, role: str) -> Path:
     return folder
 
 
-def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
+def export_model(
+    run: Path,
+    task: str,
+    role: str,
+    target: Path,
+    *,
+    precision: Precision = "fp32",
+    most_loss: float = BOUND,
+) -> Exported:
     """Writes the bundle of a run's teacher or served student to ``target``.
+
+    The fp32 graph is compared with torch in any case. An int8 bundle is compared with the fp32 one on the
+    corpus of the run, and its manifest says what int8 costs.
+
+    Args:
+        most_loss: points of F1 or LAS that int8 may cost on any split.
 
     Raises:
         FileNotFoundError: the run has no such model.
         ParityError: the bundle does not answer as the model; ``target`` is as it was.
+        QuantisationError: int8 costs too much, or cannot be had; ``target`` is as it was.
     """
     folder = model_folder(run, task, role)
     card, about = read_card(folder)
@@ -86,6 +115,8 @@ def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
             f"{folder}: {what} has no graph; {', '.join(GRAPHS)} over words can be exported. Students learn "
             "from such a teacher all the same: leave out --teachers"
         )
+    if precision == "int8" and card.encoder is not None:
+        raise QuantisationError(f"{folder}: a model with an encoder is exported in fp32 only")
     types = read_word_types(run / "words")
     encoder = load_encoder(card.encoder.name) if card.encoder else None
     tuned = None
@@ -94,8 +125,9 @@ def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
         tuned = TokenEncoder(encoder, layers=card.encoder.layers)
     model = load_trained(folder, types, tuned)
     vectors = SubwordVectors.load(run / "words")
-    with staged(target) as place:
-        manifest = write_bundle(
+
+    def write(place: Path, precision: Precision, quantisation: Quantisation | None = None) -> Manifest:
+        return write_bundle(
             place,
             model,
             card,
@@ -103,14 +135,28 @@ def export_model(run: Path, task: str, role: str, target: Path) -> Exported:
             types.words,
             encoder,
             about,
-            name=f"{run.resolve().name}-{task}-{role}",
+            name=f"{run.resolve().name}-{task}-{role}" + ("-int8" if precision == "int8" else ""),
             recipe=run.resolve().name,
             teacher=_teacher_of(run, task, role),
+            precision=precision,
+            quantisation=quantisation,
         )
-        predictor = bundle.load(place)
+
+    with staged(target) as place, TemporaryDirectory(dir=place.parent) as beside:
+        exact = place if precision == "fp32" else Path(beside)
+        manifest = write(exact, "fp32")
+        predictor = bundle.load(exact)
         random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
         sentences = _test_sentences(run / "test.txt", set(types.words))
         test_sentences = on_sentences(model, predictor, sentences, types, encoder)
+        if precision == "int8":
+            manifest = write(place, "int8", Quantisation({}, most_loss))
+            check_quantised(onnx.load(str(place / MODEL)), card.layers)
+            loss = measure_loss(run, task, predictor, bundle.load(place))
+            check_loss(loss, task, most_loss)
+            manifest = write_manifest(
+                place, replace(manifest, quantisation=Quantisation(loss, most_loss), files={})
+            )
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     return Exported(target, manifest, size, random_inputs, test_sentences)
 
@@ -127,6 +173,8 @@ def write_bundle(
     name: str,
     recipe: str,
     teacher: str | None = None,
+    precision: Precision = "fp32",
+    quantisation: Quantisation | None = None,
 ) -> Manifest:
     """Writes all files of a bundle into an empty folder, without comparing it with torch.
 
@@ -135,13 +183,14 @@ def write_bundle(
         about: what ``model.json`` says beside the card: objective, seed, scores, corpus.
     """
     for file, graph in GRAPHS[card.kind].items():
-        write_graph(place / file, graph(model))
+        write_graph(place / file, graph(model, PRODUCTS[precision]))
     representation: Any = model.representation
     # Words with a vector of their own come along even where no sentence of the run has them.
     table = WordTable.fold(
         vectors, representation.words.convolution(), words=dict.fromkeys([*words, *vectors.vocabulary])
     )
-    table.save(place / WORDS)
+    projected = ProjectedWords.fold(table, *word_projection(representation), table_bytes=TABLE_BYTES)
+    projected.save(place / WORDS)
     trainable = sum(weight.numel() for weight in model.parameters())
     frozen = table.vector_size * len(table.vocabulary)
     if table.subwords is not None:
@@ -167,14 +216,16 @@ def write_bundle(
         task=card.task,
         role=card.role,
         kind=cast(Kind, card.kind),
+        precision=precision,
         language=card.language,
         labels=card.labels,
         relative_labels=card.relative_labels,
-        words=WordSettings(table.vector_size, table.characters.size),
+        words=WordSettings(table.vector_size, table.characters.size, projected.size),
         encoder=settings,
         parameters=trainable + frozen,
         trainable_parameters=trainable,
         scores=about.get("scores", {}),
+        quantisation=quantisation,
         corpus=None if corpus is None else CorpusName(corpus["name"], corpus["digest"]),
         provenance=Provenance(
             recipe=recipe,
@@ -211,4 +262,4 @@ def _test_sentences(path: Path, known: set[str]) -> list[list[str]]:
     """Test sentences spread over the file; a word with a space in it falls apart there, so it is left out."""
     sentences = [line.split() for line in path.read_text().splitlines()]
     usable = [words for words in sentences if words and known.issuperset(words)]
-    return usable[:: max(1, len(usable) // TEST_SENTENCES)][:TEST_SENTENCES]
+    return usable[:: -(-len(usable) // TEST_SENTENCES) or 1]

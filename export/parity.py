@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.decoding import SpanReader, complete_trees
+from bundle.predictor import Batch as GraphBatch
 from bundle.predictor import Predictor
 from bundle.results import ParsedSentence, TaggedSentence
 from train.models.batch import Batch, pad_rows
@@ -63,19 +64,28 @@ def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, see
         ParityError: the bundle's answer is another, or a score differs by more than the tolerance.
     """
     rng = np.random.default_rng(seed)
-    size = model.representation.context.lstm.input_size
+    context = model.representation.context
+    encoded_size = model.representation.encoded_size
     parity = Parity()
     with _reading_features(model):
         for first in range(0, count, BATCH):
             lengths = rng.integers(1, LONGEST + 1, min(BATCH, count - first))  # [B]
-            features = rng.standard_normal((len(lengths), lengths.max(), size), np.float32)  # [B, n, D]
+            shape = (len(lengths), int(lengths.max()))
+            features = rng.standard_normal((*shape, context.lstm.input_size), np.float32)  # [B, n, E + D]
+            encoded, own = np.split(features, [encoded_size], axis=2)
+            given = GraphBatch(
+                rows=own.reshape(-1, own.shape[2]) @ predictor.words.weight + predictor.words.bias,
+                words=np.arange(np.prod(shape)).reshape(shape),
+                lengths=lengths,
+                encoded=encoded if encoded_size else None,
+            )
             batch = Batch(
-                words=torch.zeros(features.shape[:2], dtype=torch.int64),
+                words=torch.zeros(shape, dtype=torch.int64),
                 lengths=torch.from_numpy(lengths),
                 sentences=(),
                 encoded=torch.from_numpy(features),
             )
-            _compare(model, batch, predictor.decode(features, lengths), parity)
+            _compare(model, batch, predictor.decode(predictor.run(given), lengths), parity)
     parity.check(f"{predictor.manifest.name}, random inputs")
     return parity
 

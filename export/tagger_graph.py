@@ -12,58 +12,62 @@ from numpy.typing import NDArray
 from spox import Var, build
 from torch import nn
 
-from export.layers import (
-    axis,
-    bidirectional,
-    constant,
-    inputs,
-    linear,
-    loop,
-    lstm_of,
-    positions,
-    size_of,
-    weights,
-)
+from export.layers import axis, constant, loop, positions, reversed_rows, size_of, weights
+from export.lstm import Inputs, bilstm, inputs
+from export.products import Product
 from train.models.taggers import CRFTagger, SoftmaxTagger
 
 NEVER = -1e9
 """The emission of the boundary on a token, and of a label on padding."""
 
+LEAST_MOVE = 1e-200
+"""The least exponential of a transition, −460 nats: products with it stay far from denormal numbers."""
+
+LEAST = 1e-300
+"""What a logarithm is taken of at least."""
+
+END = np.iinfo(np.int64).max
+
 TINY = 1e-290
 """The least mass of a label beside its position's best one, so that no sum is zero: −667 nats."""
 
 
-def crf_graph(model: CRFTagger) -> onnx.ModelProto:
+def crf_graph(model: CRFTagger, product: Product) -> onnx.ModelProto:
     """Words to the labels of the best sequence under the CRF and that decision's posterior.
 
-    Inputs: ``words`` [batch, tokens, D] float32, ``lengths`` [batch] int64. Outputs, 0 on padding:
+    Inputs: see `export.lstm.Inputs`. Outputs, 0 on padding:
     ``labels`` [batch, tokens] int64, ``token_log_probs`` log P(y_i | x) and ``pair_log_probs``
     log P(y_{i−1}, y_i | x) of the labels chosen, [batch, tokens] float32 (the first pair is 0).
     The posterior is computed by the scaled forward and backward recursions (Rabiner 1989) in float64.
     """
-    words, lengths = inputs(lstm_of(model.representation).input_size)
-    emissions, inside = _emissions(model, words, lengths)  # [n, B, L+1], [n, B]
+    given = inputs(model.representation)
+    emissions, inside = _emissions(model, given, product)  # [n, B, L+1], [n, B]
     c = model.constraints
     transitions = _with_boundary(
         weights(model.transitions + c.transitions), weights(model.start + c.start), weights(model.end + c.end)
     )
-    labels = _viterbi(emissions, transitions)  # [n, B]
-    tokens, pairs = _posterior(emissions, transitions, labels)  # [n, B] each
-    return _outputs(words, lengths, inside, labels, tokens, pairs)
+    return _outputs(given, inside, *_decode(emissions, transitions))
 
 
-def softmax_graph(model: SoftmaxTagger) -> onnx.ModelProto:
+def softmax_graph(model: SoftmaxTagger, product: Product) -> onnx.ModelProto:
     """As `crf_graph`: the best valid BIOES sequence under independent softmaxes.
 
     Its posteriors are the softmaxes' own, so that a pair's is the product of its tokens'.
     """
-    words, lengths = inputs(lstm_of(model.representation).input_size)
-    emissions, inside = _emissions(model, words, lengths, normalised=True)  # [n, B, L+1], [n, B]
+    given = inputs(model.representation)
+    emissions, inside = _emissions(model, given, product, normalised=True)  # [n, B, L+1], [n, B]
     c = model.constraints
     transitions = _with_boundary(weights(c.transitions), weights(c.start), weights(c.end))
     labels = _viterbi(emissions, transitions)  # [n, B]
     tokens = _chosen(emissions, labels)  # [n, B]
-    return _outputs(words, lengths, inside, labels, tokens, op.add(tokens, _previous(tokens, 0.0)))
+    return _outputs(given, inside, labels, tokens, op.add(tokens, _previous(tokens, 0.0)))
+
+
+def emissions_graph(model: CRFTagger, product: Product) -> onnx.ModelProto:
+    """`crf_graph` without its decoding, to measure what that takes: ``emissions`` [tokens, batch, L+1]."""
+    given = inputs(model.representation)
+    emissions, _ = _emissions(model, given, product)
+    return build(given.named(), {"emissions": emissions})
 
 
 def _with_boundary(
@@ -75,83 +79,123 @@ def _with_boundary(
 
 
 def _emissions(
-    model: CRFTagger | SoftmaxTagger, words: Var, lengths: Var, *, normalised: bool = False
+    model: CRFTagger | SoftmaxTagger, given: Inputs, product: Product, *, normalised: bool = False
 ) -> tuple[Var, Var]:
     """Emissions with the boundary's [n, B, L+1], and which positions are tokens [n, B]."""
-    states = bidirectional(lstm_of(model.representation), words, lengths, time_major=True)  # [n, B, 2H]
+    states = bilstm(model.representation, given, product)
     layer: nn.Linear = model.emissions
     weight, bias = weights(layer.weight), weights(layer.bias)
     # The boundary's scores are one more row of the layer.
     weight = np.vstack([weight, np.zeros_like(weight[:1])])
-    emissions = linear(states, weight, np.append(bias, np.float32(NEVER)))  # [n, B, L+1]
+    emissions = states.scores(weight, np.append(bias, np.float32(NEVER)))  # [B, n, L+1]
     if normalised:
         emissions = op.log_softmax(emissions, axis=-1)
-    place = op.unsqueeze(positions(size_of(words, 1)), axis(1))  # [n, 1]
-    inside = op.less(place, lengths)  # [n, B]
     padding = np.append(np.full(len(bias), NEVER, np.float32), np.float32(0))  # [L+1]
-    return op.where(op.unsqueeze(inside, axis(2)), emissions, constant(padding)), inside
+    emissions = op.where(op.unsqueeze(states.inside, axis(2)), emissions, constant(padding))
+    return op.transpose(emissions, perm=[1, 0, 2]), op.transpose(states.inside, perm=[1, 0])
 
 
-def _viterbi(emissions: Var, transitions: NDArray[np.float32]) -> Var:
-    """The best label sequence: emissions [n, B, L+1] -> [n, B] int64, the boundary on padding."""
-    size = len(transitions)
-    boundary = size - 1
-    table, into = constant(transitions), constant(np.ascontiguousarray(transitions.T))
-    tokens = size_of(emissions, 0)
-    last = op.sub(tokens, op.const(np.int64(1)))
+def _decode(emissions: Var, transitions: NDArray[np.float32]) -> tuple[Var, Var, Var]:
+    """The best labels [n, B] and log P(y_i) and log P(y_{i−1}, y_i) of them, [n, B] each.
 
-    def forward(i: Var, best: Var) -> tuple[Var, Var]:
-        reached = op.add(op.unsqueeze(best, axis(2)), table)  # [B, from, to]
-        best = op.add(op.reduce_max(reached, axis(1), keepdims=0), op.gather(emissions, i))  # [B, to]
-        return best, best
-
-    def backward(i: Var, label: Var) -> tuple[Var, Var]:
-        # At the first position this reads the last one, index −1, and nothing uses what it finds.
-        before = op.gather(best, op.sub(last, op.add(i, op.const(np.int64(1)))))  # [B, from]
-        return leading_to(before, op.gather(into, label)), label
-
-    def leading_to(before: Var, scores: Var) -> Var:
-        return op.arg_max(op.add(before, scores), axis=1, keepdims=0)  # [B, from] -> [B]
-
-    start = np.where(np.arange(size) == boundary, 0, NEVER).astype(np.float32)  # [L+1]
-    best = loop(tokens, _for_each(emissions, start), forward)  # [n, B, L+1]
-    # The boundary follows the last position. This reads ``best`` outside of the loop, which also keeps spox
-    # from computing it inside, anew at every step.
-    label = leading_to(op.gather(best, last), op.gather(into, op.const(np.int64(boundary))))  # [B]
-    return _reversed(loop(tokens, label, backward))  # [n, B]
-
-
-def _posterior(emissions: Var, transitions: NDArray[np.float32], labels: Var) -> tuple[Var, Var]:
-    """log P(y_i) and log P(y_{i−1}, y_i) of the labels given, [n, B] each.
-
-    Forward and backward messages run in one loop, one batched matrix product a position.
+    One loop computes the best scores of Viterbi's recursion and the forward and the backward messages of the
+    sum: a step costs more for being one than for what it computes.
     """
     size = len(transitions)
     shifted = op.sub(emissions, op.reduce_max(emissions, axis(2)))  # [n, B, L+1]
     weight = op.exp(op.cast(shifted, to=np.float64))  # [n, B, L+1]
     both_ways = op.concat(
-        [op.unsqueeze(weight, axis(1)), op.unsqueeze(_reversed(weight), axis(1))], axis=1
+        [op.unsqueeze(weight, axis(1)), op.unsqueeze(reversed_rows(weight), axis(1))], axis=1
     )  # [n, 2, B, L+1]
-    table = np.exp(transitions.astype(np.float64))
-    tables = constant(np.stack([table, table.T]))  # [2, from, to]
-    tiny = op.const(np.float64(TINY))
+    # No entry is zero, so that no sum is.
+    exponentials = np.maximum(np.exp(transitions.astype(np.float64)), LEAST_MOVE)
+    tables = constant(np.stack([exponentials, exponentials.T]))  # [2, from, to]
 
-    def step(i: Var, mass: Var) -> tuple[Var, Var]:
+    def step(i: Var, best: Var, mass: Var) -> tuple[list[Var], list[Var]]:
+        into = _best_into(best, transitions)
         message = op.matmul(mass, tables)  # [2, B, L+1]
-        mass = op.max([op.mul(message, op.gather(both_ways, i)), tiny])  # [2, B, L+1]
-        return op.div(mass, op.reduce_sum(mass, axis(2))), message
+        mass = op.mul(message, op.gather(both_ways, i))  # [2, B, L+1]
+        mass = op.div(mass, op.reduce_sum(mass, axis(2)))
+        return [op.add(into, op.gather(emissions, i)), mass], [into, message]
 
     start = (np.arange(size) == size - 1).astype(np.float64)  # [L+1], all mass on the boundary
-    messages = loop(size_of(emissions, 0), _for_each(both_ways, start), step)  # [n, 2, B, L+1]
+    states = [_for_each(emissions, _best_start(size)), _for_each(both_ways, start)]
+    into, messages = loop(size_of(emissions, 0), states, step)  # [n, B, L+1], [n, 2, B, L+1]
+    labels = _backtrace(op.add(into, emissions), transitions)
     ahead, behind = (op.squeeze(part, axis(1)) for part in op.split(messages, axis=1, num_outputs=2))
-    behind = _reversed(behind)  # [n, B, L+1]
+    return labels, *_log_probs(shifted, weight, transitions, labels, ahead, reversed_rows(behind))
 
+
+def _viterbi(emissions: Var, transitions: NDArray[np.float32]) -> Var:
+    """The best label sequence: emissions [n, B, L+1] -> [n, B] int64, the boundary on padding."""
+
+    def step(i: Var, best: Var) -> tuple[list[Var], list[Var]]:
+        into = _best_into(best, transitions)
+        return [op.add(into, op.gather(emissions, i))], [into]
+
+    start = _for_each(emissions, _best_start(len(transitions)))
+    (into,) = loop(size_of(emissions, 0), [start], step)  # [n, B, L+1]
+    return _backtrace(op.add(into, emissions), transitions)
+
+
+def _best_start(size: int) -> NDArray[np.float32]:
+    return np.where(np.arange(size) == size - 1, 0, NEVER).astype(np.float32)  # [L+1]
+
+
+def _best_into(best: Var, transitions: NDArray[np.float32]) -> Var:
+    """The best score of a sequence that goes on with each label, before that label's emission: [B, L+1].
+
+    The sums of all scores and transitions are one product with a matrix of zeros and ones, which is exact and
+    takes a third of the time of an addition that repeats short rows.
+    """
+    size = len(transitions)
+    repeat = np.repeat(np.eye(size, dtype=np.float32), size, axis=1)  # [from, from · to]
+    reached = op.gemm(best, constant(repeat), constant(transitions.ravel()))  # [B, from · to]
+    return op.reduce_max(op.reshape(reached, axis(-1, size, size)), axis(1), keepdims=0)
+
+
+def _backtrace(best: Var, transitions: NDArray[np.float32]) -> Var:
+    """The labels that lead to the best last score: [n, B, L+1] -> [n, B]."""
+    boundary = len(transitions) - 1
+    into = constant(np.ascontiguousarray(transitions.T))
+    tokens = size_of(best, 0)
+    backwards = reversed_rows(best)  # [n, B, L+1]
+    # At each step the scores of the position before; at the last one the first, and nothing uses that.
+    first = op.slice(backwards, axis(0), axis(1), axis(0))
+    before = op.concat([op.slice(backwards, axis(1), axis(END), axis(0)), first], axis=0)
+
+    def step(i: Var, label: Var) -> tuple[list[Var], list[Var]]:
+        return [leading_to(op.gather(before, i), op.gather(into, label))], [label]
+
+    def leading_to(reached: Var, scores: Var) -> Var:
+        return op.arg_max(op.add(reached, scores), axis=1, keepdims=0)  # [B, from] -> [B]
+
+    # The boundary follows the last position.
+    label = leading_to(op.squeeze(first, axis(0)), op.gather(into, op.const(np.int64(boundary))))  # [B]
+    (labels,) = loop(tokens, [label], step, reads=[before])  # [n, B]
+    return reversed_rows(labels)
+
+
+def _log_probs(
+    shifted: Var, weight: Var, transitions: NDArray[np.float32], labels: Var, ahead: Var, behind: Var
+) -> tuple[Var, Var]:
+    """log P(y_i) and log P(y_{i−1}, y_i) of the labels given, from the messages into each position.
+
+    Args:
+        shifted: emissions less the best one of each position, and ``weight`` their exponentials: [n, B, L+1].
+        ahead: forward messages, ``behind`` backward ones, both before the position's own emission and each
+            up to a factor of its position: [n, B, L+1].
+    """
+    size = len(transitions)
+    tiny = op.const(np.float64(TINY))
     mass = op.max([op.mul(ahead, weight), tiny])  # [n, B, L+1] forward, not yet scaled to 1
     joint = op.mul(mass, behind)  # [n, B, L+1] ∝ P(y_i)
-    total = _log(op.reduce_sum(joint, axis(2), keepdims=0))  # [n, B]
-    tokens = op.sub(_log(_chosen(joint, labels)), total)
-    scale = _log(op.reduce_sum(mass, axis(2), keepdims=0))
-    before = _previous(op.sub(_log(_chosen(mass, labels)), scale), 0.0)  # log of the forward mass of y_{i−1}
+    least = op.const(np.float64(LEAST))
+    sums = op.max([op.reduce_sum(joint, axis(2), keepdims=0), least])  # [n, B]
+    total = _log(sums)
+    tokens = _log(op.div(_chosen(joint, labels), sums))
+    scale = op.reduce_sum(mass, axis(2), keepdims=0)  # [n, B]
+    before = _previous(_log(op.div(_chosen(mass, labels), scale)), 0.0)  # log of the forward mass of y_{i−1}
     moves = op.add(op.mul(_previous(labels, size - 1), op.const(np.int64(size))), labels)
     moved = op.gather(constant(transitions.ravel().astype(np.float64)), moves)
     here = op.add(op.cast(_chosen(shifted, labels), to=np.float64), _log(_chosen(behind, labels)))
@@ -167,17 +211,12 @@ def _for_each(table: Var, row: NDArray) -> Var:
 
 
 def _log(x: Var) -> Var:
-    return op.log(op.max([x, op.const(np.float64(1e-300))]))
+    return op.log(op.max([x, op.const(np.float64(LEAST))]))
 
 
 def _chosen(table: Var, labels: Var) -> Var:
     """The entry of the label at each position: [n, B, L+1], [n, B] -> [n, B]."""
     return op.squeeze(op.gather_elements(table, op.unsqueeze(labels, axis(2)), axis=2), axis(2))
-
-
-def _reversed(x: Var) -> Var:
-    """[n, …] from the last position to the first."""
-    return op.slice(x, axis(-1), axis(np.iinfo(np.int64).min), axis(0), axis(-1))
 
 
 def _previous(x: Var, first: float) -> Var:
@@ -187,10 +226,10 @@ def _previous(x: Var, first: float) -> Var:
     return op.slice(before, axis(0), axis(-1), axis(0))
 
 
-def _outputs(words: Var, lengths: Var, inside: Var, labels: Var, tokens: Var, pairs: Var) -> onnx.ModelProto:
+def _outputs(given: Inputs, inside: Var, labels: Var, tokens: Var, pairs: Var) -> onnx.ModelProto:
     """The graph, with batch first and zeros on padding; the first pair has no token before it."""
     zero = op.const(np.float32(0))
-    first = op.equal(positions(size_of(words, 1)), op.const(np.int64(0)))  # [n]
+    first = op.equal(positions(size_of(given.words, 1)), op.const(np.int64(0)))  # [n]
     within = op.and_(inside, op.unsqueeze(op.not_(first), axis(1)))  # [n, B]
     outputs = {
         "labels": op.where(inside, labels, op.const(np.int64(0))),
@@ -198,6 +237,6 @@ def _outputs(words: Var, lengths: Var, inside: Var, labels: Var, tokens: Var, pa
         "pair_log_probs": op.where(within, pairs, zero),
     }
     return build(
-        {"words": words, "lengths": lengths},
+        given.named(),
         {name: op.transpose(value, perm=[1, 0]) for name, value in outputs.items()},
     )

@@ -65,6 +65,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    complete = replace(manifest, files=files)
+    complete = replace(manifest, files=files).sealed()
     write_whole(folder / MANIFEST, lambda file: file.write(complete.to_json().encode()))
     return complete

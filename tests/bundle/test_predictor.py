@@ -9,9 +9,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import bundle
+from bundle.encoder import PieceEncoder
 from bundle.labels import spans_from_bioes
 from bundle.manifest import EncoderSettings
-from bundle.predictor import PieceEncoder, length_batches
+from bundle.predictor import PADDED_A_TOKEN, length_batches
 from bundle.trees import is_tree
 from tests.export.tiny_models import KINDS, bundle_of, sentences
 
@@ -97,11 +98,13 @@ def test_several_threads_get_what_one_gets(bundles, kind):
 
 
 def test_batches_keep_to_their_budget_and_hold_each_sentence_once():
-    lengths = [5, 0, 700, 3, 30, 30, 21, 0, 1]
+    lengths = [5, 0, 700, 3, 30, 30, 21, 0, *[1] * 40, 63]
     batches = list(length_batches(lengths, 64))
     assert sorted(i for batch in batches for i in batch) == [i for i, n in enumerate(lengths) if n]
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 64
+        inside = [lengths[i] for i in batch]
+        assert len(batch) == 1 or sum(inside) <= 64
+        assert len(batch) == 1 or len(batch) * max(inside) <= PADDED_A_TOKEN * 64
 
 
 class PieceNumbers:
@@ -124,7 +127,7 @@ def test_an_encoder_reads_many_windows_in_several_runs(tmp_path, monkeypatch):
     graph: Any = PieceNumbers()
     settings = EncoderSettings("digits", (-1,), 1, max_pieces=8, finetuned=False)
     encoder = PieceEncoder(tmp_path / "tokenizer.json", graph, settings)
-    monkeypatch.setattr("bundle.predictor.PIECES_A_RUN", 30)
+    monkeypatch.setattr("bundle.encoder.PIECES_A_RUN", 30)
     features = encoder.features([["1234567", "19"], ["2", "46"] * 40, ["5"]])
     assert [len(rows) for rows in features] == [2, 80, 1]
     assert np.concatenate(features)[:, 0].tolist() == [4.0, 5.0, *[2.0, 5.0] * 40, 5.0]

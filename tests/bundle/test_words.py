@@ -1,6 +1,6 @@
 """Frozen vectors against the fastText library, character features, and the table that serving reads."""
 
-import threading
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -180,31 +180,23 @@ def vectors() -> SubwordVectors:
 SENTENCES = [["a", "bad", "cab"], ["dab", "שבת", "a", "unknown", "dab"], [], ["ebb"]]
 
 
-def expected_rows(vectors: SubwordVectors, sentences) -> np.ndarray:
-    characters = convolution()
-    rows = np.zeros((len(sentences), max(map(len, sentences)), 13), np.float32)
-    for sentence, words in enumerate(sentences):
-        for token, word in enumerate(words):
-            rows[sentence, token] = np.concatenate([vectors.vector(word), characters.features(word)])
-    return rows
+def expected_row(vectors: SubwordVectors, word: str) -> np.ndarray:
+    return np.concatenate([vectors.vector(word), convolution().features(word)])
 
 
-def test_rows_are_vector_and_character_features_for_known_and_unknown_words(vectors):
+def test_a_row_is_vector_and_character_features_of_known_and_unknown_words(vectors):
     table = WordTable.fold(vectors, convolution())
-    rows, lengths = table.rows(SENTENCES)
-    assert rows.dtype == np.float32
-    assert lengths.dtype == np.int64
-    assert lengths.tolist() == [3, 5, 0, 1]
-    np.testing.assert_array_equal(rows, expected_rows(vectors, SENTENCES))
-    again, _ = table.rows(SENTENCES)
-    np.testing.assert_array_equal(rows, again)
+    for word in itertools.chain(*SENTENCES):
+        assert table.row(word).dtype == np.float32
+        np.testing.assert_array_equal(table.row(word), expected_row(vectors, word))
 
 
 def test_folding_a_word_in_or_leaving_it_unknown_makes_no_difference(vectors):
     some = [word for words in SENTENCES for word in words if word not in vectors]
     folded = WordTable.fold(vectors, convolution(), words=[*vectors.vocabulary, *some])
     composed = WordTable.fold(vectors, convolution())
-    np.testing.assert_array_equal(folded.rows(SENTENCES)[0], composed.rows(SENTENCES)[0])
+    for word in some:
+        np.testing.assert_array_equal(folded.row(word), composed.row(word))
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -213,58 +205,19 @@ def test_a_saved_table_gives_the_same_rows(tmp_path, vectors, mmap):
     table.save(tmp_path / "words")
     loaded = WordTable.load(tmp_path / "words", mmap=mmap)
     assert loaded.size == table.size == 13
-    np.testing.assert_array_equal(loaded.rows(SENTENCES)[0], table.rows(SENTENCES)[0])
+    for word in itertools.chain(*SENTENCES):
+        np.testing.assert_array_equal(loaded.row(word), table.row(word))
     assert not any(path.suffix in {".pkl", ".pickle", ".part"} for path in (tmp_path / "words").iterdir())
-
-
-def test_an_empty_batch_and_empty_sentences_have_no_rows(vectors):
-    table = WordTable.fold(vectors, convolution())
-    assert table.rows([])[0].shape == (0, 0, 13)
-    assert table.rows([[], []])[0].shape == (2, 0, 13)
-
-
-def test_a_caller_that_changes_its_rows_changes_nobody_elses(vectors):
-    table = WordTable.fold(vectors, convolution())
-    rows, _ = table.rows(SENTENCES)
-    rows[:] = 7
-    np.testing.assert_array_equal(table.rows(SENTENCES)[0], expected_rows(vectors, SENTENCES))
-
-
-def test_unknown_words_are_kept_up_to_the_bound_and_no_more(vectors):
-    table = WordTable.fold(vectors, convolution())
-    small = WordTable(table.vocabulary, table.table, table.subwords, 3, 5, table.characters, cached_words=2)
-    sentences = [[f"word{number}" for number in range(30)], ["word3", "x" * 1000]]
-    np.testing.assert_array_equal(small.rows(sentences)[0], expected_rows(vectors, sentences))
-    assert small.cached_unknown_words == 2
-
-
-def test_several_threads_get_the_same_rows(vectors):
-    table = WordTable.fold(vectors, convolution())
-    sentences = [[f"{a}{b}" for b in "abcdefgh"] for a in "stuvwxyz"] * 4
-    expected = expected_rows(vectors, sentences)
-    wrong: list[int] = []
-
-    def work(number: int) -> None:
-        for _ in range(5):
-            if not np.array_equal(table.rows(sentences)[0], expected):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
 
 
 def test_a_table_that_does_not_fit_its_vocabulary_is_refused(vectors):
     table = WordTable.fold(vectors, convolution())
-    with pytest.raises(ValueError, match="4 words need 5 rows"):
-        WordTable(table.vocabulary, table.table[1:], table.subwords, 3, 5, table.characters)
-    with pytest.raises(ValueError, match="row 0 is padding"):
-        WordTable(table.vocabulary, table.table + 1, table.subwords, 3, 5, table.characters)
+    with pytest.raises(ValueError, match="4 words, but rows of shape"):
+        WordTable(table.vocabulary, table.rows[1:], table.subwords, 3, 5, table.characters)
     with pytest.raises(ValueError, match="do not fit"):
-        WordTable(table.vocabulary, table.table[:, 1:], table.subwords, 3, 5, table.characters)
+        WordTable(table.vocabulary, table.rows[:, 1:], table.subwords, 3, 5, table.characters)
+    with pytest.raises(ValueError, match="a word twice"):
+        WordTable(["a", "b", "a", "c"], table.rows, table.subwords, 3, 5, table.characters)
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, vectors, monkeypatch):

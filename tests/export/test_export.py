@@ -1,6 +1,7 @@
 """The command, and what it refuses to write."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
 import bundle
-from bundle.manifest import MANIFEST, MODEL, describe_file
+from bundle.manifest import MANIFEST, MODEL, describe_file, read_manifest
 from export.__main__ import main
+from export.graphs import GRAPHS
 from export.model import export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
-from export.write import staged
+from export.write import staged, write_manifest
 from tests.export.tiny_models import (
     KINDS,
     WORDS,
@@ -28,6 +30,7 @@ from tests.export.tiny_models import (
     types,
     vectors,
 )
+from train.families import STUDENTS, TEACHERS
 from train.models.card import EncoderUse
 from train.models.encoders import TokenEncoder, load_encoder
 
@@ -48,10 +51,10 @@ def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
     built = bundle_of(folder, kind)
     graph = onnx.load(folder / MODEL)
     # The weights that act on every output lie in the recurrent layer.
-    lstm = next(node for node in graph.graph.node if node.op_type == "LSTM")
-    tensor = next(t for t in graph.graph.initializer if t.name == lstm.input[2])
+    loop = next(node for node in graph.graph.node if node.op_type == "Loop").attribute[0].g
+    tensor = next(t for t in loop.initializer if list(t.dims) == [7, 28])
     values = onnx.numpy_helper.to_array(tensor).copy()
-    values[0, 0] += 0.3
+    values[:, :3] += 0.3
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(graph, folder / MODEL)
     _sign_again(folder)
@@ -61,9 +64,16 @@ def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
 
 def test_a_changed_word_table_is_refused(tmp_path):
     built = bundle_of(tmp_path / "ner", "crf")
-    rows = np.load(tmp_path / "ner" / "words" / "rows.npy")
-    rows[1:] *= -1
-    np.save(tmp_path / "ner" / "words" / "rows.npy", rows)
+    words = tmp_path / "ner" / "words"
+    projected, weight = np.load(words / "projected.npy"), np.load(words / "projection_weight.npy")
+    np.save(words / "projected.npy", projected[::-1])
+    _sign_again(tmp_path / "ner")
+    with pytest.raises(bundle.BundleError, match="is not the projection of the word's row"):
+        bundle.load(tmp_path / "ner")
+    # Wrong everywhere, so that the table itself has no contradiction.
+    np.save(words / "projected.npy", -projected)
+    np.save(words / "projection_weight.npy", -weight)
+    np.save(words / "projection_bias.npy", -np.load(words / "projection_bias.npy"))
     _sign_again(tmp_path / "ner")
     with pytest.raises(ParityError):
         on_sentences(built, bundle.load(tmp_path / "ner"), sentences(40), types())
@@ -73,11 +83,11 @@ def test_an_export_that_differs_from_torch_leaves_the_old_bundle_in_place(tmp_pa
     run = run_folder(tmp_path / "run", {"ner": "crf"})
     export_model(run, "ner", "student", tmp_path / "out" / "ner")
     before = describe_file(tmp_path / "out" / "ner" / MANIFEST)
-    gates = "export.layers._gates"
-    from export import layers
+    gates = "export.lstm._gates"
+    from export import lstm
 
-    right = layers._gates
-    monkeypatch.setattr(gates, lambda lstm, name: right(lstm, name) * np.float32(1.01))
+    right = lstm._gates
+    monkeypatch.setattr(gates, lambda values: right(values) * np.float32(1.01))
     assert main([str(run), "--out", str(tmp_path / "out")]) == 1
     assert describe_file(tmp_path / "out" / "ner" / MANIFEST) == before
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ner"]
@@ -88,7 +98,7 @@ def test_the_command_writes_a_bundle_for_each_task_and_prints_a_table(tmp_path, 
     assert main([str(run), "--out", str(tmp_path / "bundles")]) == 0
     printed = capsys.readouterr().out
     assert printed.count("1000 of 1000 equal") == 2
-    assert printed.count("50 of 50 equal") == 2
+    assert printed.count("60 of 60 equal") == 2
     for task, kind in (("ner", "crf"), ("parse", "biaffine")):
         manifest = bundle.load(tmp_path / "bundles" / task).manifest
         assert (manifest.task, manifest.kind, manifest.name) == (task, kind, f"tiny-{task}-student")
@@ -112,6 +122,23 @@ def test_a_run_without_what_is_asked_for_is_an_error_that_says_so(tmp_path, caps
     assert main([str(run), "--teachers", "--out", str(tmp_path / "out")]) == 2
     assert "teacher" in capsys.readouterr().err
     assert not (tmp_path / "out" / "ner").exists()
+
+
+def test_every_kind_of_student_has_a_graph():
+    assert {kind for kinds in STUDENTS.values() for kind in kinds} == set(GRAPHS)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({kind for kinds in TEACHERS.values() for kind in kinds} - set(GRAPHS))
+)
+def test_a_kind_of_teacher_without_a_graph_is_refused_by_name(tmp_path, capsys, kind):
+    run = run_folder(tmp_path / "run", {"ner": "crf"})
+    student = run / "ner" / "students" / "crf-structural-seed1" / "model.json"
+    about = json.loads(student.read_text())
+    about["card"]["kind"] = kind
+    student.write_text(json.dumps(about))
+    assert main([str(run), "--out", str(tmp_path / "out")]) == 2
+    assert f"the kind {kind} has no graph; crf, softmax, biaffine, labeller" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
@@ -181,8 +208,4 @@ def _encoder(folder: Path) -> Path:
 
 def _sign_again(folder: Path) -> None:
     """Brings the manifest's hashes up to date, as someone who forges a bundle would."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    for name in manifest["files"]:
-        entry = describe_file(folder / name)
-        manifest["files"][name] = {"sha256": entry.sha256, "size": entry.size}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(folder, replace(read_manifest(folder), files={}))

@@ -10,13 +10,16 @@ import torch
 
 from bundle.session import Session, open_session
 from export.graphs import GRAPHS
-from export.layers import weights
+from export.lstm import word_projection
 from export.parser_graph import relations_graph
+from export.products import PRODUCTS, WEIGHT_LEVELS
+from export.quantisation import QuantisationError, check_quantised
 from export.write import write_graph
 from tests.export.tiny_models import KINDS, card, model
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 
 SIZE = 10
+PER_TOKEN = {"labels", "token_log_probs", "pair_log_probs", "heads", "relations", "log_probs"}
 
 
 def opened(tmp_path: Path, graph: onnx.ModelProto) -> Session:
@@ -27,6 +30,17 @@ def opened(tmp_path: Path, graph: onnx.ModelProto) -> Session:
 def batch(lengths: list[int], seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     return rng.standard_normal((len(lengths), max(lengths), SIZE), np.float32), np.array(lengths)
+
+
+def feeds(built: Any, words: Any, lengths: Any) -> dict[str, Any]:
+    """The graph's inputs for features [B, n, SIZE] of words that are all distinct."""
+    weight, bias = word_projection(built.representation)
+    rows = words.reshape(-1, SIZE) @ weight + bias
+    return {"rows": rows, "words": np.arange(len(rows)).reshape(words.shape[:2]), "lengths": lengths}
+
+
+def graph_of(built: Any, kind: str, precision: str = "fp32") -> onnx.ModelProto:
+    return GRAPHS[kind]["model.onnx"](built, PRODUCTS[precision])
 
 
 def states(built: Any, words: Any, lengths: Any) -> torch.Tensor:
@@ -52,7 +66,7 @@ def chain_of(built: Any, words: Any, lengths: Any) -> LinearChain:
 def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, layers, lengths):
     built = model(card("crf", layers=layers))
     words, sizes = batch(lengths)
-    out = opened(tmp_path, GRAPHS["crf"]["model.onnx"](built)).run(words=words, lengths=sizes)
+    out = opened(tmp_path, graph_of(built, "crf")).run(**feeds(built, words, sizes))
     chain = chain_of(built, words, sizes)
     path = chain.argmax()
     tokens, pairs = chain.marginals()
@@ -70,7 +84,7 @@ def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, la
 def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_posterior(tmp_path, layers):
     built = model(card("softmax", layers=layers))
     words, sizes = batch([7, 1, 3])
-    out = opened(tmp_path, GRAPHS["softmax"]["model.onnx"](built)).run(words=words, lengths=sizes)
+    out = opened(tmp_path, graph_of(built, "softmax")).run(**feeds(built, words, sizes))
     with torch.no_grad():
         scores = TokenSoftmax(built.emissions(states(built, words, sizes)), torch.from_numpy(sizes))
     np.testing.assert_array_equal(out["labels"], built.decode(scores))
@@ -85,7 +99,7 @@ def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_pos
 def test_a_biaffine_graph_gives_the_greedy_heads_and_all_that_repairs_need(tmp_path, lengths, layers):
     built = model(card("biaffine", layers=layers))
     words, sizes = batch(lengths)
-    out = opened(tmp_path, GRAPHS["biaffine"]["model.onnx"](built)).run(words=words, lengths=sizes)
+    out = opened(tmp_path, graph_of(built, "biaffine")).run(**feeds(built, words, sizes))
     given = _given(built, words, sizes)
     arcs, relations = built.decode(given)
     log_probs = given.scores.flatten(2).log_softmax(-1).view_as(given.scores)
@@ -106,12 +120,12 @@ def test_a_biaffine_graph_gives_the_greedy_heads_and_all_that_repairs_need(tmp_p
 def test_the_relations_graph_gives_the_best_relation_of_any_arc(tmp_path):
     built = model(card("biaffine"))
     words, sizes = batch([5])
-    out = opened(tmp_path, GRAPHS["biaffine"]["model.onnx"](built)).run(words=words, lengths=sizes)
+    out = opened(tmp_path, graph_of(built, "biaffine")).run(**feeds(built, words, sizes))
     given = _given(built, words, sizes)
     token, head = given.allowed[0].nonzero().T.numpy()
     (tmp_path / "second").mkdir()
-    best = opened(tmp_path / "second", relations_graph(built)).run(
-        dependents=out["dependents"][0, token], governors=out["governors"][0, head]
+    best = opened(tmp_path / "second", relations_graph(built, PRODUCTS["fp32"])).run(
+        dependents=out["dependents"][token], governors=out["governors"][np.where(head == 0, 5, head - 1)]
     )
     np.testing.assert_array_equal(best["relations"], given.scores.argmax(-1)[0, token, head])
     expected = given.scores.softmax(-1).amax(-1).log()[0, token, head]
@@ -123,7 +137,7 @@ def test_the_relations_graph_gives_the_best_relation_of_any_arc(tmp_path):
 def test_a_labeller_graph_never_points_out_of_a_sentence(tmp_path, lengths, layers):
     built = model(card("labeller", layers=layers))
     words, sizes = batch(lengths)
-    out = opened(tmp_path, GRAPHS["labeller"]["model.onnx"](built)).run(words=words, lengths=sizes)
+    out = opened(tmp_path, graph_of(built, "labeller")).run(**feeds(built, words, sizes))
     given = _given(built, words, sizes)
     arcs, relations = built.decode(given)
     for i, n in enumerate(lengths):
@@ -134,51 +148,143 @@ def test_a_labeller_graph_never_points_out_of_a_sentence(tmp_path, lengths, laye
         assert (out["heads"][i] <= n).all()
 
 
+@pytest.mark.parametrize("precision", PRODUCTS)
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sentence_is_answered_alone_as_in_a_batch(tmp_path, kind):
-    graph = opened(tmp_path, GRAPHS[kind]["model.onnx"](model(card(kind))))
-    words, sizes = batch([8, 1, 30, 3])
-    together = graph.run(words=words, lengths=sizes)
-    for i, n in enumerate(sizes):
-        alone = graph.run(words=words[i : i + 1, :n], lengths=sizes[i : i + 1])
-        for name in ("labels", "heads", "relations"):
-            if name in alone:
-                np.testing.assert_array_equal(alone[name][0], together[name][i, :n])
-        for name in ("token_log_probs", "pair_log_probs", "log_probs"):
-            if name in alone:
-                np.testing.assert_allclose(alone[name][0], together[name][i, :n], atol=1e-6)
+def test_what_else_is_in_the_batch_changes_no_bit_of_an_answer(tmp_path, kind, layers, precision):
+    built = model(card(kind, layers=layers))
+    graph = opened(tmp_path, graph_of(built, kind, precision))
+    words, sizes = batch([8, 1, 30, 3, 8, 2, 17])
+    together = graph.run(**feeds(built, words, sizes))
+    for some in ([0], [1], [2], [5, 3], [6, 4, 0, 1]):
+        longest = sizes[some].max()
+        alone = graph.run(**feeds(built, words[some, :longest], sizes[some]))
+        for name in PER_TOKEN & set(alone):
+            np.testing.assert_array_equal(alone[name], together[name][some, :longest], err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_on_padding_changes_nothing(tmp_path, kind):
+    built = model(card(kind))
+    graph = opened(tmp_path, graph_of(built, kind))
+    words, sizes = batch([3, 9, 1])
+    given = feeds(built, words, sizes)
+    expected = graph.run(**given)
+    longer = np.pad(given["words"], ((0, 0), (0, 4)), constant_values=7)
+    longer[:, :9] = np.where(np.arange(9) < sizes[:, None], given["words"], 11)
+    found = graph.run(**(given | {"words": longer}))
+    for name in PER_TOKEN & set(found):
+        np.testing.assert_array_equal(found[name][:, :9], expected[name], err_msg=name)
+        assert not found[name][:, 9:].any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sharpness", [0.0, 1e4])
 def test_no_weights_make_an_output_other_than_a_log_probability(tmp_path, kind, sharpness):
     words, sizes = batch([20, 1, 7])
-    graph = opened(tmp_path, GRAPHS[kind]["model.onnx"](model(card(kind), sharpness=sharpness)))
-    for name, values in graph.run(words=words * 100, lengths=sizes).items():
+    built = model(card(kind), sharpness=sharpness)
+    graph = opened(tmp_path, graph_of(built, kind))
+    for name, values in graph.run(**feeds(built, words * 100, sizes)).items():
         assert np.isfinite(values).all(), name
         if name.endswith("log_probs"):
             assert (values <= 1e-6).all(), name
 
 
-def test_lstm_weights_are_initialisers_which_quantisation_looks_for():
-    built = model(card("crf", layers=2))
-    graph = GRAPHS["crf"]["model.onnx"](built).graph
-    initialisers = {tensor.name: tensor for tensor in graph.initializer}
-    lstms = [node for node in graph.node if node.op_type == "LSTM"]
-    assert len(lstms) == 2
-    assert all(name in initialisers for node in lstms for name in node.input[1:4])
-    recurrent = onnx.numpy_helper.to_array(initialisers[lstms[0].input[2]])
-    ours = weights(built.representation.context.lstm.weight_hh_l0)
-    np.testing.assert_array_equal(recurrent[0][:7], ours[:7])
-    np.testing.assert_array_equal(recurrent[0][7:14], ours[21:])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_int8_is_the_lstm_with_rounded_weights_and_rounded_states(tmp_path, layers):
+    built = model(card("labeller", layers=layers, hidden_size=16))
+    words, sizes = batch([9, 1, 4])
+    out = opened(tmp_path, graph_of(built, "labeller", "int8")).run(**feeds(built, words, sizes))
+    wanted = _rounded_scores(built, words, sizes).log_softmax(-1)  # [T, K]
+    allowed = out["label_log_probs"] > -1e3
+    wanted = torch.where(torch.from_numpy(allowed), wanted, -torch.inf).log_softmax(-1)
+    np.testing.assert_allclose(out["label_log_probs"][allowed], wanted[allowed], atol=2e-3)
+    exact = opened(tmp_path, graph_of(built, "labeller")).run(**feeds(built, words, sizes))
+    assert np.abs(exact["label_log_probs"] - out["label_log_probs"])[allowed].max() > 4e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_int8_graph_has_no_float_product_in_an_lstm_and_an_fp32_graph_is_refused(kind, layers):
+    built = model(card(kind, layers=layers))
+    check_quantised(graph_of(built, kind, "int8"), layers)
+    with pytest.raises(QuantisationError, match="0 products of integers and 2 of floats"):
+        check_quantised(graph_of(built, kind), layers)
+    with pytest.raises(QuantisationError, match=f"{layers} LSTM layers"):
+        check_quantised(graph_of(built, kind, "int8"), layers + 1)
+
+
+def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits():
+    built = model(card("crf"))
+    for tensor in graph_of(built, "crf", "int8").graph.node:
+        assert tensor.op_type != "DynamicQuantizeLinear"
+    bodies = [n.attribute[0].g for n in graph_of(built, "crf", "int8").graph.node if n.op_type == "Loop"]
+    weights = [
+        onnx.numpy_helper.to_array(t)
+        for b in bodies
+        for t in b.initializer
+        if t.data_type == onnx.TensorProto.INT8
+    ]
+    assert weights
+    assert all(255 * 2 * np.abs(w.astype(int)).max() < 2**15 for w in weights)
+
+
+def test_a_step_computes_nothing_that_does_not_change(tmp_path):
+    for kind in KINDS:
+        graph = graph_of(model(card(kind)), kind).graph
+        lstm = next(
+            body
+            for body in (n.attribute[0].g for n in graph.node if n.op_type == "Loop")
+            if any(n.op_type == "Sigmoid" for n in body.node)
+        )
+        assert not {"Range", "ReduceSum", "Less", "Reshape", "TopK"} & {n.op_type for n in lstm.node}, kind
 
 
 def test_inputs_and_outputs_have_dynamic_batch_and_tokens():
     for kind in KINDS:
-        graph = GRAPHS[kind]["model.onnx"](model(card(kind))).graph
-        assert [value.name for value in graph.input] == ["words", "lengths"]
-        words = graph.input[0].type.tensor_type.shape.dim
-        assert [d.dim_param or d.dim_value for d in words] == ["batch", "tokens", SIZE]
+        graph = graph_of(model(card(kind)), kind).graph
+        assert [value.name for value in graph.input] == ["rows", "words", "lengths"]
+        shapes = [
+            [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input
+        ]
+        assert shapes == [["distinct", 8 * 7], ["batch", "tokens"], ["batch"]]
+
+
+def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
+    """A labeller's scores of all tokens [T, K], its weights and states rounded as int8 rounds them."""
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        scale = weight.abs().amax(1, keepdim=True) / WEIGHT_LEVELS
+        return (weight / scale).round() * scale
+
+    def read(state: torch.Tensor) -> torch.Tensor:
+        return (state * 127).round() / 127
+
+    lstm = built.representation.context.lstm
+    rows = []
+    with torch.no_grad():
+        for sentence, n in zip(torch.from_numpy(words), lengths, strict=True):
+            features = sentence[:n]  # [n, D]
+            for layer in range(lstm.num_layers):
+                both = []
+                for way in ("", "_reverse"):
+                    name = f"l{layer}{way}"
+                    into = getattr(lstm, f"weight_ih_{name}")
+                    x = (features @ into.T if layer == 0 else read(features) @ rounded(into).T) + (
+                        getattr(lstm, f"bias_ih_{name}") + getattr(lstm, f"bias_hh_{name}")
+                    )
+                    recurrent = rounded(getattr(lstm, f"weight_hh_{name}"))
+                    h = c = torch.zeros(lstm.hidden_size)
+                    found = []
+                    for gates in x.flip(0) if way else x:
+                        i, f, g, o = (gates + recurrent @ read(h)).chunk(4)
+                        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                        h = o.sigmoid() * c.tanh()
+                        found.append(h)
+                    both.append(torch.stack(found[::-1] if way else found))
+                features = torch.cat(both, -1)  # [n, 2H]
+            rows.append(read(features) @ rounded(built.label_scores.weight).T + built.label_scores.bias)
+    return torch.cat(rows)
 
 
 def _given(built: Any, words: Any, lengths: Any) -> HeadSelection:

@@ -1,0 +1,231 @@
+"""A bidirectional LSTM over projected words as an ONNX graph, without padding.
+
+Sentences are put in order of falling length, so that those which still have a token at a step are the first
+rows of every table: a step computes these rows and no others, as torch's packed sequences do. The input
+projection is not part of the loop: in the first layer it belongs to the words (`bundle.projection`), in the
+others it is one product for all tokens. What is left for a step is one product of the states a direction, and
+the gates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import spox.opset.ai.onnx.v21 as op
+from numpy.typing import NDArray
+from spox import Tensor, Var, argument
+from torch import nn
+
+from export.layers import axis, constant, linear, loop, positions, size_of, weights
+from export.products import Product
+from train.models.representation import Representation
+
+DIRECTIONS = ("", "_reverse")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a graph reads.
+
+    rows: [distinct, G] float32, projected words: G gates of both directions.
+    words: [batch, tokens] int64, places in rows; anything valid beyond a sentence's end.
+    lengths: [batch] int64, at least 1.
+    encoded: [batch, tokens, E] float32, of a model that reads an encoder as well.
+    """
+
+    rows: Var
+    words: Var
+    lengths: Var
+    encoded: Var | None
+
+    def named(self) -> dict[str, Var]:
+        feeds = {"rows": self.rows, "words": self.words, "lengths": self.lengths}
+        return feeds if self.encoded is None else feeds | {"encoded": self.encoded}
+
+
+def inputs(representation: Representation) -> Inputs:
+    """The inputs of a model's graph."""
+    gates = 8 * lstm_of(representation).hidden_size
+    encoded = representation.encoded_size
+    return Inputs(
+        rows=argument(Tensor(np.float32, ("distinct", gates))),
+        words=argument(Tensor(np.int64, ("batch", "tokens"))),
+        lengths=argument(Tensor(np.int64, ("batch",))),
+        encoded=argument(Tensor(np.float32, ("batch", "tokens", encoded))) if encoded else None,
+    )
+
+
+def lstm_of(representation: Representation) -> nn.LSTM:
+    """The BiLSTM under a model; a model that reads its encoder directly has none and no graph yet."""
+    if representation.context is None:
+        raise ValueError("a model without a BiLSTM (layers: 0) can not be exported; train it with layers: 1")
+    return representation.context.lstm
+
+
+def word_projection(representation: Representation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `bundle.projection` does with a word's features: weight [D, G] and bias [G].
+
+    Encoder features stand before a word's own, and are projected in the graph.
+    """
+    weight, bias = _projection(lstm_of(representation), 0)  # [G, E + D], [G]
+    return np.ascontiguousarray(weight[:, representation.encoded_size :].T), bias
+
+
+@dataclass(frozen=True)
+class States:
+    """The states [·, H] of each direction, in the order in which they were computed, and where they are.
+
+    at: of each token [B, n], its places in both directions' states; anything valid on padding.
+    inside: [B, n], what is a token.
+    """
+
+    forward: Var
+    backward: Var
+    at: tuple[Var, Var]
+    inside: Var
+
+    def scores(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Var:
+        """A linear layer of the states, for few outputs: weight [K, 2H], bias [K] -> [B, n, K]."""
+        half = weight.shape[1] // 2
+        ahead = linear(self.forward, weight[:, :half], bias)  # [·, K]
+        behind = linear(self.backward, weight[:, half:])  # [·, K]
+        return op.add(op.gather(ahead, self.at[0]), op.gather(behind, self.at[1]))
+
+    def tokens(self) -> Var:
+        """The states of all tokens, sentence by sentence, without padding: [T, 2H]."""
+        inside = op.reshape(self.inside, axis(-1))
+        places = [op.compress(op.reshape(at, axis(-1)), inside) for at in self.at]  # [T] each
+        return op.concat(
+            [op.gather(states, at) for states, at in zip((self.forward, self.backward), places, strict=True)],
+            axis=1,
+        )
+
+
+def token_places(inside: Var) -> Var:
+    """Each token's place among all tokens: [B, n] bool -> [B, n] int64; on padding anything valid."""
+    flat = op.cast(op.reshape(inside, axis(-1)), to=np.int64)
+    places = op.sub(op.cum_sum(flat, op.const(np.int64(0))), op.const(np.int64(1)))
+    return op.reshape(places, op.shape(inside))
+
+
+def bilstm(representation: Representation, given: Inputs, product: Product) -> States:
+    """The states of a model's BiLSTM of any number of layers."""
+    lstm = lstm_of(representation)
+    order = _Order(given)
+    rows, words = given.rows, given.words
+    if given.encoded is not None:
+        size = representation.encoded_size
+        rows, words = _with_encoder(lstm, size, given, order), order.place  # [T, G], [B, n]
+    states = _layer(lstm, 0, rows, words, order, product)
+    for layer in range(1, lstm.num_layers):
+        weight, bias = _projection(lstm, layer)  # [G, 2H], [G]
+        rows = product(states.tokens(), weight, constant(bias))  # [T, G]
+        states = _layer(lstm, layer, rows, order.place, order, product)
+    return states
+
+
+class _Order:
+    """Sentences by falling length, and how many of them have a token at each step."""
+
+    def __init__(self, given: Inputs) -> None:
+        lengths = given.lengths
+        count = op.shape(lengths)  # [1]
+        self.lengths, self.sentences = op.top_k(lengths, count)  # [B] each
+        _, rank = op.top_k(self.sentences, count, largest=0)  # [B]
+        self.count = size_of(lengths, 0)
+        self.steps = op.reduce_max(lengths, keepdims=0)
+        step = op.unsqueeze(positions(self.steps), axis(1))  # [S, 1]
+        self.active = op.reduce_sum(
+            op.cast(op.less(step, lengths), to=np.int64), axis(1), keepdims=1
+        )  # [S, 1]
+        rest = op.sub(self.count, self.active)  # [S, 1]
+        none = op.mul(rest, op.const(np.int64(0)))
+        self.padding = op.concat([none, none, rest, none], axis=1)  # [S, 4] of rows, to all of the batch
+        token = positions(size_of(given.words, 1))  # [n]
+        length = op.unsqueeze(lengths, axis(1))  # [B, 1]
+        self.inside = op.less(token, length)  # [B, n]
+        self.place = token_places(self.inside)  # [B, n]
+        mirrored = op.sub(length, op.add(token, op.const(np.int64(1))))  # [B, n]
+        rank = op.unsqueeze(rank, axis(1))  # [B, 1]
+
+        def at(step: Var) -> Var:
+            return op.where(self.inside, op.add(op.mul(step, self.count), rank), op.const(np.int64(0)))
+
+        self.at = at(token), at(mirrored)  # [B, n] each
+
+    def by_step(self, words: Var) -> tuple[Var, Var]:
+        """Words [B, n] in the order in which each direction reads them: [S, B] twice."""
+        ordered = op.gather(words, self.sentences)  # [B, n]
+        step = positions(self.steps)  # [S]
+        last = op.sub(op.unsqueeze(self.lengths, axis(1)), op.const(np.int64(1)))  # [B, 1]
+        mirrored = op.max([op.sub(last, step), op.const(np.int64(0))])  # [B, S]
+        return (
+            op.gather(op.transpose(ordered, perm=[1, 0]), step),
+            op.transpose(op.gather_elements(ordered, mirrored, axis=1), perm=[1, 0]),
+        )
+
+
+def _with_encoder(lstm: nn.LSTM, size: int, given: Inputs, order: _Order) -> Var:
+    """Projected words and projected encoder features of all tokens: [T, G]."""
+    assert given.encoded is not None
+    weight, _ = _projection(lstm, 0)  # [G, E + D]
+    inside = op.reshape(order.inside, axis(-1))
+    encoded = op.compress(op.reshape(given.encoded, axis(-1, size)), inside, axis=0)  # [T, E]
+    words = op.compress(op.reshape(given.words, axis(-1)), inside)  # [T]
+    return op.add(op.gather(given.rows, words), linear(encoded, weight[:, :size]))
+
+
+def _layer(lstm: nn.LSTM, layer: int, rows: Var, words: Var, order: _Order, product: Product) -> States:
+    hidden = lstm.hidden_size
+    # The gates of the two directions are rows of their own: no copy to take them apart.
+    rows = op.reshape(rows, axis(-1, 4 * hidden))  # [2W, 4H]
+    two, one = op.const(np.int64(2)), op.const(np.int64(1))
+    ahead, behind = order.by_step(words)  # [S, B] each
+    reads = (op.mul(ahead, two), op.add(op.mul(behind, two), one))
+    recurrent = [_gates(weights(getattr(lstm, f"weight_hh_l{layer}{way}"))) for way in DIRECTIONS]
+
+    def step(i: Var, *states: Var) -> tuple[list[Var], list[Var]]:
+        active, padding = op.gather(order.active, i), op.gather(order.padding, i)  # [1], [4]
+        after, outputs = [], []
+        for direction, read in enumerate(reads):
+            h, c = (_first(state, active) for state in states[2 * direction : 2 * direction + 2])  # [b, H]
+            x = op.gather(rows, _first(op.gather(read, i), active))  # [b, 4H]
+            h, c = _cell(product(h, recurrent[direction], x), c, hidden)
+            after += [h, c]
+            outputs.append(op.pad(h, padding))  # [B, H]
+        return after, outputs
+
+    shape = op.concat([op.unsqueeze(order.count, axis(0)), axis(hidden)], axis=0)
+    zero = op.constant_of_shape(shape, value=np.zeros(1, np.float32))  # [B, H]
+    outputs = loop(order.steps, [zero] * 4, step, reads=[order.active, order.padding, rows, *reads])
+    forward, backward = (op.reshape(states, axis(-1, hidden)) for states in outputs)  # [S·B, H] each
+    return States(forward, backward, order.at, order.inside)
+
+
+def _cell(gates: Var, c: Var, hidden: int) -> tuple[Var, Var]:
+    """Gates [b, 4H] (input, output, forget, cell) and cell states [b, H] to new hidden and cell states."""
+    open_, new = op.split(gates, axis(3 * hidden, hidden), axis=1)
+    i, o, f = op.split(op.sigmoid(open_), axis(hidden, hidden, hidden), axis=1)  # [b, H] each
+    c = op.add(op.mul(f, c), op.mul(i, op.tanh(new)))
+    return op.mul(o, op.tanh(c)), c
+
+
+def _first(x: Var, count: Var) -> Var:
+    """The first rows of x: [B, …], count [1] -> [count, …]."""
+    return op.slice(x, axis(0), count, axis(0))
+
+
+def _projection(lstm: nn.LSTM, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A layer's input weights [8H, in] and biases [8H], gates of both directions."""
+    names = [f"l{layer}{way}" for way in DIRECTIONS]
+    weight = [_gates(weights(getattr(lstm, f"weight_ih_{name}"))) for name in names]
+    bias = [
+        _gates(weights(getattr(lstm, f"bias_ih_{name}"))) + _gates(weights(getattr(lstm, f"bias_hh_{name}")))
+        for name in names
+    ]
+    return np.concatenate(weight), np.concatenate(bias)
+
+
+def _gates(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Torch's gates (input, forget, cell, output) with the three that share an activation side by side."""
+    i, f, g, o = np.split(values, 4)
+    return np.concatenate([i, o, f, g])

@@ -1,0 +1,112 @@
+"""int8 bundles: what they cost is measured, written down, and refused beyond the bound."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+import bundle
+from bundle.manifest import MODEL
+from export.__main__ import main
+from export.model import export_model
+from export.products import PRODUCTS
+from export.quantisation import QuantisationError, check_loss, check_quantised, measure_loss
+from tests.export.tiny_models import bundle_of, run_folder, sentences
+from train.corpora import Sentence, write_conll, write_conllu
+
+RECIPE = """\
+corpus: {corpus}
+language: en
+distillation:
+  objectives: [none]
+tasks:
+  {task}:
+    teacher: {{steps: 1, reads_encoder: false}}
+    students:
+      {kind}: {{steps: 1}}
+"""
+
+
+@pytest.fixture(params=["crf", "softmax", "biaffine", "labeller"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A run whose student is right about every word of its corpus, so that int8 can only lose."""
+    kind = request.param
+    task = "ner" if kind in ("crf", "softmax") else "parse"
+    bundle_of(tmp_path / "exact", kind)
+    predictor = bundle.load(tmp_path / "exact")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for seed, split in enumerate(("train", "dev", "test")):
+        words = sentences(60, seed=seed)
+        results = predictor.predict(words)
+        if task == "ner":
+            told = [Sentence(tuple(w), tags=tuple(r.tags)) for w, r in zip(words, results, strict=True)]
+            write_conll(corpus / f"{split}.conll", told)
+        else:
+            told = [
+                Sentence(tuple(w), heads=tuple(r.heads), deprels=tuple(r.deprels))
+                for w, r in zip(words, results, strict=True)
+            ]
+            write_conllu(corpus / f"{split}.conllu", told)
+    folder = run_folder(tmp_path / "run", {task: kind})
+    (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus, task=task, kind=kind))
+    return folder
+
+
+def task_of(run: Path) -> str:
+    return "ner" if (run / "ner").exists() else "parse"
+
+
+def test_an_int8_bundle_says_what_it_costs_on_dev_and_test(run, tmp_path, capsys):
+    task = task_of(run)
+    assert main([str(run), "--precision", "int8", "--most-loss", "100", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    metric = "F1" if task == "ner" else "LAS"
+    assert f"int8 ({metric}: dev -" in printed or f"int8 ({metric}: dev +" in printed
+    manifest = bundle.load(tmp_path / "out" / f"{task}-int8").manifest
+    assert manifest.precision == "int8"
+    assert manifest.name == f"run-{task}-student-int8"
+    assert manifest.quantisation.bound == 100
+    assert set(manifest.quantisation.loss) == {"dev", "test"}
+    assert all(metric.lower() in losses for losses in manifest.quantisation.loss.values())
+    assert all(0 <= losses[metric.lower()] < 30 for losses in manifest.quantisation.loss.values())
+
+
+def test_what_costs_more_than_the_bound_is_not_written(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("export.products.WEIGHT_LEVELS", 1)
+    assert main([str(run), "--precision", "int8", "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().err
+    assert "allowed are 0.5; serve the fp32 bundle, or allow more with --most-loss" in printed
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_graph_that_is_not_int8_is_not_written_as_int8(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PRODUCTS, "int8", PRODUCTS["fp32"])
+    assert main([str(run), "--precision", "int8", "--out", str(tmp_path / "out")]) == 1
+    assert "0 products of integers and 2 of floats" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_loss_is_the_difference_of_the_scores(run, tmp_path):
+    task = task_of(run)
+    export_model(run, task, "student", tmp_path / "fp32")
+    export_model(run, task, "student", tmp_path / "int8", precision="int8", most_loss=100)
+    exact, rounded = bundle.load(tmp_path / "fp32"), bundle.load(tmp_path / "int8")
+    again = measure_loss(run, task, exact, rounded)
+    assert again == rounded.manifest.quantisation.loss
+    assert all(
+        value == 0 for split in measure_loss(run, task, exact, exact).values() for value in split.values()
+    )
+    check_quantised(onnx.load(tmp_path / "int8" / MODEL), 1)
+
+
+def test_a_loss_on_any_split_counts():
+    check_loss({"dev": {"f1": 0.5}, "test": {"f1": -1.0}}, "ner", 0.5)
+    with pytest.raises(QuantisationError, match=r"0\.60 points of F1 on test, allowed are 0\.5"):
+        check_loss({"dev": {"f1": 0.0}, "test": {"f1": 0.6}}, "ner", 0.5)
+
+
+def test_without_its_corpus_a_run_has_no_int8_bundle(run, tmp_path, capsys):
+    (run / "recipe.yaml").unlink()
+    assert main([str(run), "--precision", "int8", "--out", str(tmp_path / "out")]) == 1
+    assert "the run's corpus, which cannot be read" in capsys.readouterr().err
