@@ -325,13 +325,13 @@ def merge(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(figures: dict[str, Any], required: dict[str, tuple[str, float]] = REQUIRED) -> str:
     """The figures, a line each, with what is required of them."""
     lines = []
     for name, value in figures.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if name in REQUIRED:
-            word, bound = REQUIRED[name]
+        if name in required:
+            word, bound = required[name]
             met = {"at least": value >= bound, "under": value < bound, "at most": value <= bound}[word]
             shown = f"{shown:<10} {word} {bound:g}: {'met' if met else 'MISSED'}"
         lines.append(f"{name:<28} {shown}")
