@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.batches import length_batches
 from bundle.manifest import BundleError, EncoderSettings
 from bundle.session import Session
 from bundle.words import FloatArray
 
-PIECES_A_RUN = 8192
-"""Padded pieces of one run of an encoder: words of hundreds of pieces would take gigabytes in one run."""
+PIECES_A_RUN = 1024
+"""Padded pieces of one run of an encoder. It computes padding, so windows of similar length go together."""
 
 
 class PieceEncoder:
@@ -36,10 +37,10 @@ class PieceEncoder:
         from bundle.pieces import pool, words_to_pieces
 
         pieces = words_to_pieces(self._tokenizer, sentences, self._max_pieces)
-        windows, longest = pieces.ids.shape
-        several = max(1, PIECES_A_RUN // longest)
-        hidden = [
-            self._graph.run(ids=pieces.ids[i : i + several], mask=pieces.mask[i : i + several])["hidden"]
-            for i in range(0, windows, several)
-        ]
-        return pool(np.concatenate(hidden), pieces)  # [W, p, E]
+        sizes = pieces.mask.sum(1).tolist()  # [W]
+        hidden = np.zeros((*pieces.ids.shape, self.size), np.float32)  # [W, p, E]
+        for windows in length_batches(sizes, PIECES_A_RUN, padded_a_token=1):
+            longest = sizes[windows[-1]]
+            ids, mask = pieces.ids[windows, :longest], pieces.mask[windows, :longest]
+            hidden[windows, :longest] = self._graph.run(ids=ids, mask=mask)["hidden"]
+        return pool(hidden, pieces)

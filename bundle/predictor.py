@@ -1,12 +1,13 @@
 """Sentences in, entities or trees out: what a bundle is for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bundle import signatures
+from bundle.batches import length_batches
 from bundle.encoder import PieceEncoder
 from bundle.manifest import (
     ENCODER,
@@ -32,9 +33,6 @@ Result = TaggedSentence | ParsedSentence
 
 TOKENS_A_BATCH = 2048
 """Tokens of one run of the graph: beyond about this many a CPU gets slower again."""
-
-PADDED_A_TOKEN = 3
-"""Most padded places in a batch for each token of its budget. The LSTM skips padding, the rest does not."""
 
 TRIAL = (("a",), ("a", "b"))
 """Sentences that a bundle has to answer before it counts as loaded."""
@@ -197,26 +195,3 @@ class Predictor:
     def decode(self, out: dict[str, Array], lengths: IntArray) -> Sequence[Result]:
         """The results of one batch from the graph's outputs; these may be changed."""
         return self._decode(out, lengths)
-
-
-def length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of the non-empty sentences, shortest first, in batches of at most ``batch_tokens`` tokens.
-
-    A batch is cut earlier where padding would make it larger than ``PADDED_A_TOKEN`` times that. A sentence
-    that is longer than the budget alone is a batch of its own.
-
-    >>> list(length_batches([3, 0, 1, 2], 4))
-    [[2, 3], [0]]
-    """
-    batch: list[int] = []
-    tokens = 0
-    for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
-        length = lengths[i]
-        padded = (len(batch) + 1) * length
-        if batch and (tokens + length > batch_tokens or padded > PADDED_A_TOKEN * batch_tokens):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(i)
-        tokens += length
-    if batch:
-        yield batch

@@ -22,9 +22,10 @@ examples:
     python -m export runs/quickstart --precision int8 --most-loss 0.3
 
 The student is the one that RUN/TASK/served.json names. A bundle has to answer as its torch model on 1,000
-random inputs and on the test split, else it is not written and the exit status is 1. A bundle in int8 is
-compared with the one in fp32 on the corpus of the run, and is not written either if it loses too much. A
-bundle that is already there is replaced as a whole. Serve them with: python -m serve --bundles bundles
+random inputs and on the test split (a model with an encoder on 200 sentences of it), else it is not written
+and the exit status is 1. A bundle in int8 is compared with the one in fp32 on the corpus of the run, and is
+not written either if it loses too much. A bundle that is already there is replaced as a whole. Serve them
+with: python -m serve --bundles bundles
 """
 
 

@@ -47,7 +47,9 @@ TABLE_BYTES = 64 * 2**20
 
 RANDOM_INPUTS = 1000
 TEST_SENTENCES = 5000
-"""Most sentences of the test split that are compared with torch, spread over it."""
+TEST_SENTENCES_ENCODED = 200
+"""Most sentences of the test split that are compared with torch, spread over it; of a model with an encoder
+fewer, since that runs twice for each."""
 
 PACKAGES = ("torch", "transformers", "onnx", "spox", "onnxruntime", "onnxruntime-gpu", "numpy")
 
@@ -147,7 +149,8 @@ def export_model(
         manifest = write(exact, "fp32")
         predictor = bundle.load(exact)
         random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
-        sentences = _test_sentences(run / "test.txt", set(types.words))
+        most = TEST_SENTENCES if card.encoder is None else TEST_SENTENCES_ENCODED
+        sentences = _test_sentences(run / "test.txt", set(types.words), most)
         test_sentences = on_sentences(model, predictor, sentences, types, encoder)
         if precision == "int8":
             manifest = write(place, "int8", Quantisation({}, most_loss))
@@ -258,8 +261,8 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _test_sentences(path: Path, known: set[str]) -> list[list[str]]:
+def _test_sentences(path: Path, known: set[str], most: int) -> list[list[str]]:
     """Test sentences spread over the file; a word with a space in it falls apart there, so it is left out."""
     sentences = [line.split() for line in path.read_text().splitlines()]
     usable = [words for words in sentences if words and known.issuperset(words)]
-    return usable[:: -(-len(usable) // TEST_SENTENCES) or 1]
+    return usable[:: -(-len(usable) // most) or 1]

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bundle
+from bundle.batches import length_batches
 from bundle.manifest import MODEL
-from bundle.predictor import TOKENS_A_BATCH, length_batches
+from bundle.predictor import TOKENS_A_BATCH
 
 
 class Operator(NamedTuple):

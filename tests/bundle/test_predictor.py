@@ -9,10 +9,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import bundle
+from bundle.batches import PADDED_A_TOKEN, length_batches
 from bundle.encoder import PieceEncoder
 from bundle.labels import spans_from_bioes
 from bundle.manifest import EncoderSettings
-from bundle.predictor import PADDED_A_TOKEN, length_batches
 from bundle.trees import is_tree
 from tests.export.tiny_models import KINDS, bundle_of, sentences
 
