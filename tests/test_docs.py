@@ -1,4 +1,4 @@
-"""What docs/structural-kd.md says: the tests and recipes it names, its example, corrections to the paper."""
+"""What the pages of docs/ say: the tests and recipes it names, its example, corrections to the paper."""
 
 import ast
 import contextlib
@@ -18,8 +18,9 @@ from train.structs import HeadSelection, LabelledHeads, SpanSet
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "structural-kd.md").read_text(encoding="utf-8")
-NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", PAGE)))
-NAMED_FILES = sorted(set(re.findall(r"`((?:tests|train|bundle|recipes)/[\w/.]+)`", PAGE)))
+PAGES = PAGE + (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", PAGES)))
+NAMED_FILES = sorted(set(re.findall(r"`((?:tests|train|bundle|export|recipes|reports)/[\w/.]+)`", PAGES)))
 
 
 def blocks(language: str) -> list[str]:
@@ -49,11 +50,11 @@ def example() -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED_TESTS, ids=[test for _, test in NAMED_TESTS])
-def test_every_test_that_the_page_names_exists(file: str, test: str) -> None:
+def test_every_test_that_the_pages_name_exists(file: str, test: str) -> None:
     assert test in names_in(file)
 
 
-def test_every_file_that_the_page_names_exists() -> None:
+def test_every_file_that_the_pages_name_exists() -> None:
     assert [name for name in NAMED_FILES if not (ROOT / name).exists()] == []
 
 
