@@ -85,16 +85,22 @@ def main(arguments: Sequence[str] | None = None, *, load: Callable[..., Any] = b
         _say("interrupted" + _advice(resumable))
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return BROKEN_PIPE
     except OSError as error:
         _say(f"stopped: {error}" + _advice(resumable))
+        if not resumable:
+            _discard_stdout()
         return STOPPED
     except Exception:
         traceback.print_exc()
         _say("stopped by the error above" + _advice(resumable))
         return STOPPED
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more when it ends; where that fails, the exit status would be another."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _annotate(options: argparse.Namespace, load: Callable[..., Any]) -> int:
