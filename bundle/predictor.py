@@ -32,7 +32,7 @@ Sentences = Sequence[Sequence[str]]
 Result = TaggedSentence | ParsedSentence
 
 TOKENS_A_BATCH = 2048
-"""Tokens of one run of the graph: beyond about this many a CPU gets slower again."""
+"""Most tokens of one run of the graph: beyond about this many a CPU gains nothing."""
 
 TRIAL = (("a",), ("a", "b"))
 """Sentences that a bundle has to answer before it counts as loaded."""

@@ -17,7 +17,7 @@ from itertools import pairwise
 def _without_tensors() -> Iterator[None]:
     """Makes packages that spaCy would import if they are there look as if they were not.
 
-    Rules for tokens need no tensors, and torch alone would take 170 MB of each process and two seconds.
+    Rules for tokens need no tensors, and torch alone would take 170 MB of each process.
     """
     hidden = [name for name in ("torch", "cupy", "tensorflow", "mxnet") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: the import system's own mark

@@ -11,7 +11,7 @@ needs and nothing else, in batches of 32 documents (``_batch_256``: of its own d
 sentences in one call with the settings that `bundle.load` has by default. Beside that: ``*_sorted_32``, calls
 with 32 sentences of similar length each; ``*_calls_of_32``, 32 as they stand in the file, so that long and
 short ones share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold the
-words of the training split only, so that about one token in ten is an unknown word.
+words of the training split only, so that about one token in eleven is an unknown word.
 
 Parts are measured on batches of 32 sentences of similar length: ``decode_share`` is what the graph takes more
 than the same graph without Viterbi and posterior, ``outside_graph_share`` what is not the graph: features,
