@@ -1,5 +1,6 @@
 """From what a parser's graph answers to trees: greedy heads, and the best tree where they are none."""
 
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -61,10 +62,13 @@ class Parser:
         scores = np.exp(log_probs[inside]).tolist()
         return [
             ParsedSentence(all_heads[start:end], deprels[start:end], scores[start:end])
-            for start, end in zip(
-                (lengths.cumsum() - lengths).tolist(), lengths.cumsum().tolist(), strict=True
-            )
+            for start, end in pairwise([0, *lengths.cumsum().tolist()])
         ]
+
+
+def _first_tokens(lengths: IntArray) -> IntArray:
+    """The place of each sentence's first token among the tokens of all: [B] -> [B]."""
+    return lengths.cumsum() - lengths
 
 
 class BiaffineArcs:
@@ -80,7 +84,7 @@ class BiaffineArcs:
     def relations(
         self, out: Outputs, lengths: IntArray, sentence: IntArray, token: IntArray, head: IntArray
     ) -> tuple[IntArray, Scores]:
-        first = (lengths.cumsum() - lengths)[sentence]  # [m] place of each sentence's first token
+        first = _first_tokens(lengths)[sentence]  # [m]
         root = len(out["governors"]) - 1
         best = self._relations.run(
             dependents=out["dependents"][first + token],
@@ -98,12 +102,12 @@ class LabelArcs:
     def scores(self, out: Outputs, lengths: IntArray, sentences: IntArray) -> Scores:
         labels = out["label_log_probs"]  # [T, K]
         longest = out["heads"].shape[1]
-        first = (lengths.cumsum() - lengths)[sentences]  # [k]
+        first = _first_tokens(lengths)[sentences]  # [k]
         token = np.minimum(np.arange(longest), lengths[sentences, None] - 1)  # [k, n]
         return self._arcs.arc_scores(labels[first[:, None] + token])
 
     def relations(
         self, out: Outputs, lengths: IntArray, sentence: IntArray, token: IntArray, head: IntArray
     ) -> tuple[IntArray, Scores]:
-        first = (lengths.cumsum() - lengths)[sentence]  # [m]
+        first = _first_tokens(lengths)[sentence]  # [m]
         return self._arcs.relations(token, head, out["label_log_probs"][first + token])

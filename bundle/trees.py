@@ -72,17 +72,6 @@ def _far_ancestors(parents: IntArray, n: int) -> IntArray:
     return ancestors
 
 
-def maximum_spanning_tree(scores: ArrayLike) -> IntArray:
-    """`maximum_spanning_trees` of one sentence: [n, n+1] -> [n].
-
-    >>> maximum_spanning_tree([[1.0, 0.0, 5.0], [2.0, 5.0, 0.0]]).tolist()
-    [2, 0]
-    """
-    given = np.asarray(scores)[None]  # [1, n, n+1]
-    heads: IntArray = maximum_spanning_trees(given, [given.shape[1] if given.ndim > 1 else 0])[0]
-    return heads
-
-
 def maximum_spanning_trees(scores: ArrayLike, lengths: ArrayLike) -> IntArray:
     """The best tree with exactly one root child of each sentence.
 

@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
 
 import bundle
 from bundle.manifest import ENCODER, MANIFEST, MODEL, RELATIONS, TOKENIZER, Manifest, read_manifest
@@ -26,7 +23,7 @@ from bundle.signatures import MODELS
 from bundle.words import write_array
 from export.model import write_bundle
 from export.write import write_manifest
-from tests.export.tiny_models import WORDS, bundle_of, card, model, sentences, vectors
+from tests.export.tiny_models import WORDS, bundle_of, card, encoder_folder, model, sentences, vectors
 from train.models.card import EncoderUse
 from train.models.encoders import load_encoder
 
@@ -43,35 +40,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     for kind in NAMES[:-1]:
         bundle_of(folder / kind, kind)
-    encoder = load_encoder(str(_encoder(folder / "encoder")))
+    encoder = load_encoder(str(encoder_folder(folder / "encoder")))
     described = card("crf", role="teacher", encoder=EncoderUse("tiny", (-1,), 8, False))
     (folder / "teacher").mkdir()
     built = model(described)
     write_bundle(folder / "teacher", built, described, vectors(), WORDS, encoder, {}, name="t", recipe="r")
-    return folder
-
-
-def _encoder(folder: Path) -> Path:
-    """A Hugging Face folder of a tiny encoder with a piece for each character."""
-    torch.manual_seed(3)
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", *sorted({c for word in WORDS for c in word})]
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=1))
-    tokenizer.add_special_tokens(pieces[:4])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    config = BertConfig(
-        vocab_size=len(pieces),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=40,
-    )
-    encoder: Any = BertModel(config, add_pooling_layer=False)
-    encoder.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -11,7 +11,6 @@ from bundle.trees import (
     are_trees,
     heads_from_relative,
     is_tree,
-    maximum_spanning_tree,
     maximum_spanning_trees,
     relative_labels,
 )
@@ -35,6 +34,11 @@ def all_trees(n):
     trees = heads[[is_tree(row) for row in heads]]
     assert len(trees) == n ** (n - 1)
     return trees
+
+
+def maximum_spanning_tree(scores):
+    """The best tree of one sentence, alone."""
+    return maximum_spanning_trees(np.asarray(scores)[None], [len(scores)])[0]
 
 
 TREES = {n: all_trees(n) for n in range(1, 6)}
@@ -267,10 +271,10 @@ def test_the_argument_is_left_as_it_was():
     np.testing.assert_array_equal(scores, before)
 
 
-@pytest.mark.parametrize("shape", [(0, 1), (3, 3), (4,), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(1, 0, 1), (1, 3, 3), (1, 4), (1, 2, 3, 4)])
 def test_scores_of_another_shape_are_an_error(shape):
     with pytest.raises(ValueError, match=r"expected \[k, n, n\+1\]"):
-        maximum_spanning_tree(np.zeros(shape))
+        maximum_spanning_trees(np.zeros(shape), [1])
 
 
 @pytest.mark.parametrize("lengths", [[0, 3], [4, 3], [3], [[3, 3]]])

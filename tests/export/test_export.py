@@ -3,14 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
 
 import bundle
 from bundle.manifest import MANIFEST, MODEL, describe_file, read_manifest
@@ -24,6 +20,7 @@ from tests.export.tiny_models import (
     WORDS,
     bundle_of,
     card,
+    encoder_folder,
     model,
     run_folder,
     sentences,
@@ -162,7 +159,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize(("kind", "finetuned"), [("crf", True), ("biaffine", False)])
 def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind, finetuned):
-    encoder = load_encoder(str(_encoder(tmp_path / "encoder")))
+    encoder = load_encoder(str(encoder_folder(tmp_path / "encoder")))
     use = EncoderUse("tiny", (-2, -1), 8, finetuned)
     described = card(kind, role="teacher", encoder=use, layers=2)
     tuned = TokenEncoder(encoder, layers=use.layers) if finetuned else None
@@ -178,32 +175,6 @@ def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind,
     assert settings is not None
     assert (settings.layers, settings.size, settings.finetuned) == ((-2, -1), 8, finetuned)
     assert predictor.manifest.parameters > sum(weight.numel() for weight in encoder.model.parameters())
-
-
-def _encoder(folder: Path) -> Path:
-    """A Hugging Face folder of a tiny encoder with a piece for each character."""
-    torch.manual_seed(3)
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", *sorted({c for word in WORDS for c in word})]
-    tokenizer = Tokenizer(
-        models.Unigram([(piece, -1.0 if piece[0] != "[" else -99.0) for piece in pieces], unk_id=1)
-    )
-    tokenizer.add_special_tokens(pieces[:4])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    config = BertConfig(
-        vocab_size=len(pieces),
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=40,
-    )
-    encoder: Any = BertModel(config, add_pooling_layer=False)
-    encoder.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def _sign_again(folder: Path) -> None:

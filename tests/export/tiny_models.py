@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
 
 from bundle.labels import bioes_labels
 from bundle.words import SubwordVectors
@@ -95,3 +97,29 @@ def run_folder(run: Path, kinds: dict[str, str]) -> Path:
         )
         (run / task / "served.json").write_text(json.dumps({"student": f"students/{student.name}"}))
     return run
+
+
+def encoder_folder(folder: Path) -> Path:
+    """A Hugging Face folder of a tiny encoder with a piece for each character."""
+    torch.manual_seed(3)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", *sorted({c for word in WORDS for c in word})]
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0 if piece[0] != "[" else -99.0) for piece in pieces], unk_id=1)
+    )
+    tokenizer.add_special_tokens(pieces[:4])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=40,
+    )
+    encoder: Any = BertModel(config, add_pooling_layer=False)
+    encoder.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
