@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.segment import Segmenter
-from serve.bundles import Predictor
-from serve.models import Model
 from serve.problems import Fault, Problem, pointer
 from serve.schemas import AnnotationRequest, Entity, NerResult, ParseResult, TokenRange
 from serve.settings import Limits
@@ -63,14 +61,21 @@ def items_of(request: AnnotationRequest, segmenter: Segmenter, limits: Limits) -
     return items
 
 
-def recognise(items: Sequence[Item], model: Model) -> list[NerResult]:
-    """The entities of each item."""
-    answers = _answers(items, model.predictor)
+def sentences_of(items: Sequence[Item]) -> list[Sequence[str]]:
+    """All sentences of the items, in order."""
+    return [item.tokens[start:end] for item in items for start, end in item.sentences]
+
+
+def recognised(items: Sequence[Item], answers: Sequence[Any]) -> list[NerResult]:
+    """The entities of each item, from the answers to all sentences."""
+    following = iter(answers)
     return [
         NerResult(
             tokens=list(item.tokens),
             entities=[
-                _entity(item, found, start) for start, _ in item.sentences for found in next(answers).entities
+                _entity(item, found, start)
+                for start, _ in item.sentences
+                for found in next(following).entities
             ],
             cuts=list(item.cuts),
         )
@@ -78,16 +83,16 @@ def recognise(items: Sequence[Item], model: Model) -> list[NerResult]:
     ]
 
 
-def parse(items: Sequence[Item], model: Model) -> list[ParseResult]:
-    """The trees of each item; heads count from the item's first token."""
-    answers = _answers(items, model.predictor)
+def parsed(items: Sequence[Item], answers: Sequence[Any]) -> list[ParseResult]:
+    """The trees of each item, from the answers to all sentences; heads count from the item's first token."""
+    following = iter(answers)
     results = []
     for item in items:
         heads: list[int] = []
         deprels: list[str] = []
         scores: list[float] = []
         for start, _ in item.sentences:
-            tree = next(answers)
+            tree = next(following)
             heads.extend(head + start if head else 0 for head in tree.heads)
             deprels.extend(tree.deprels)
             scores.extend(tree.scores)
@@ -102,14 +107,6 @@ def parse(items: Sequence[Item], model: Model) -> list[ParseResult]:
             )
         )
     return results
-
-
-def _answers(items: Sequence[Item], predictor: Predictor) -> Iterator[Any]:
-    sentences = [item.tokens[start:end] for item in items for start, end in item.sentences]
-    answers = predictor.predict(sentences) if sentences else []
-    if len(answers) != len(sentences):
-        raise RuntimeError(f"{len(answers)} answers for {len(sentences)} sentences")
-    return iter(answers)
 
 
 def _items(request: AnnotationRequest, segmenter: Segmenter, limits: Limits) -> Iterator[Item]:

@@ -1,5 +1,7 @@
 """The limit on a request's body."""
 
+from collections.abc import Collection
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.problems import Problem
@@ -9,15 +11,17 @@ class BodyLimit:
     """Refuses a body of more than `limit` bytes, whether its length was announced or it comes in chunks.
 
     An announced length is refused before the application sees the request; a chunked body is refused from
-    inside `receive` as soon as it is too long, so that no more than the limit is ever held.
+    inside `receive` as soon as it is too long, so that no more than the limit is ever held. The paths of
+    `unlimited` read their bodies piece by piece and are left alone.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, unlimited: Collection[str] = ()) -> None:
         self.app = app
         self.limit = limit
+        self.unlimited = unlimited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self.unlimited:
             await self.app(scope, receive, send)
             return
         too_large = Problem(
@@ -25,7 +29,7 @@ class BodyLimit:
         )
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.limit:
-            await too_large.response()(scope, receive, send)
+            await too_large.response(scope)(scope, receive, send)
             return
         received = 0
 

@@ -1,6 +1,8 @@
 """The bundles of a folder: found, and loaded."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +11,13 @@ from bundle.session import DEVICES
 from serve.settings import Settings
 
 ADVICE = "run `make distill` to train and export bundles first"
+MANIFEST = "manifest.json"
 TASKS = ("ner", "parse")
+
+WARM_UP = (("a",), ("a", "b") * 16, ("a",) * 64)
+"""Sentences that a bundle answers before it is in use, so that no request pays for its first runs."""
+
+_VERSION = re.compile(r"v?[0-9][A-Za-z0-9._+-]*")
 
 
 class Manifest(Protocol):
@@ -25,6 +33,8 @@ class Manifest(Protocol):
     def labels(self) -> Sequence[str]: ...
     @property
     def scores(self) -> Any: ...
+    @property
+    def digest(self) -> str: ...
 
 
 class Predictor(Protocol):
@@ -44,22 +54,61 @@ class StartError(Exception):
     """The server cannot start; the message says why and what to do."""
 
 
-def bundle_folders(bundles: Path) -> list[Path]:
-    """The sub-folders that hold a manifest, in the order of their names.
+@dataclass(frozen=True)
+class Found:
+    """A bundle's folder. A `version` is the name of a folder below the model's own, where it has one."""
+
+    name: str
+    version: str | None
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """What a request names: `ner`, or `ner@2` where versions lie side by side."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+def find_bundles(bundles: Path) -> list[Found]:
+    """The bundles in a folder: NAME/manifest.json, and versions as NAME/VERSION/manifest.json.
+
+    A version begins with a digit, or with v and one. They come by name, and by version with its numbers taken
+    as numbers, so that 10 is after 9. A hidden folder is none, so that a copy can be made in one and renamed.
 
     Raises StartError where the folder is missing or has none.
     """
     if not bundles.is_dir():
         raise StartError(f"there is no folder {bundles}: {ADVICE}")
-    folders = sorted(manifest.parent for manifest in bundles.glob("*/manifest.json"))
-    if not folders:
-        raise StartError(f"no folder in {bundles} holds a manifest.json: {ADVICE}")
-    return folders
+    found = [Found(path.parent.name, None, path.parent) for path in bundles.glob(f"*/{MANIFEST}")]
+    found += [
+        Found(path.parent.parent.name, path.parent.name, path.parent)
+        for path in bundles.glob(f"*/*/{MANIFEST}")
+        if _VERSION.fullmatch(path.parent.name)
+    ]
+    found = [each for each in found if not each.name.startswith(".")]
+    if not found:
+        raise StartError(f"no folder in {bundles} holds a {MANIFEST}: {ADVICE}")
+    return sorted(found, key=lambda each: (each.name, _version_order(each.version or "")))
+
+
+def fingerprint(folder: Path) -> Hashable:
+    """What changes when a file of the folder is replaced, written to, added or removed."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        status = path.stat()
+        files.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return (folder.resolve(), *files)
 
 
 def load_bundle(folder: Path, settings: Settings) -> Predictor:
-    """Opens a bundle with ONNX Runtime; a device that does not work is an error, not a fallback."""
-    return bundle.load(folder, threads=settings.threads, providers=DEVICES[settings.device])
+    """Opens and warms up a bundle; a device that does not work is an error, not a fallback."""
+    predictor = bundle.load(
+        folder,
+        threads=settings.threads or 1,
+        providers=DEVICES[settings.device],
+        batch_tokens=settings.max_batch_tokens,
+    )
+    predictor.predict(WARM_UP)
+    return predictor
 
 
 def load_checked(folder: Path, settings: Settings, load: Load) -> Predictor:
@@ -71,3 +120,9 @@ def load_checked(folder: Path, settings: Settings, load: Load) -> Predictor:
     if predictor.manifest.task not in TASKS:
         raise StartError(f"the bundle {folder} is for {predictor.manifest.task!r}; known tasks are {TASKS}")
     return predictor
+
+
+def _version_order(version: str) -> list[tuple[int, int, str]]:
+    """Runs of digits count as numbers."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", version.removeprefix("v"))
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]

@@ -8,22 +8,6 @@ from serve.schemas import ParseResult
 MEDIA_TYPE = "text/x-conllu"
 
 
-def accepted(accept: str) -> bool:
-    """Whether an `Accept` header prefers CoNLL-U to JSON.
-
-    >>> accepted("text/x-conllu"), accepted("*/*"), accepted("application/json, text/x-conllu;q=0.5")
-    (True, False, False)
-    """
-    quality: dict[str, float] = {}
-    for part in accept.split(","):
-        media_type, *parameters = (piece.strip() for piece in part.lower().split(";"))
-        quality[media_type] = _quality(parameters)
-    anything = quality.get("*/*", 0.0)
-    json = quality.get("application/json", quality.get("application/*", anything))
-    conllu = quality.get(MEDIA_TYPE, 0.0)
-    return conllu > 0 and (conllu > json or (conllu == json and "application/json" not in quality))
-
-
 def write(items: Sequence[Item], results: Sequence[ParseResult], model: str) -> str:
     """One block a sentence. Item i of the request is the document `item-i`, counted from 0."""
     return "".join(
@@ -63,14 +47,3 @@ def _space_after(item: Item, index: int) -> bool:
     if item.places is None or index + 1 == len(item.places):
         return True
     return item.places[index][1] != item.places[index + 1][0]
-
-
-def _quality(parameters: Sequence[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0

@@ -1,23 +1,41 @@
 """The loaded bundles, and which of them answers a request."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from anyio import CapacityLimiter
-
+from bundle.annotate.readers import Reading
 from bundle.segment import Segmenter
-from serve.bundles import Load, Manifest, Predictor, bundle_folders, load_checked
+from serve.batcher import Batcher
+from serve.bundles import Found, Manifest, Predictor
 from serve.problems import Fault, Problem, pointer
-from serve.settings import Settings
+
+DIGEST_CHARACTERS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded bundle with the segmenter of its language. Its limiter lets one call in at a time."""
+    """A loaded bundle, what reads its language, and the queue before it."""
 
-    name: str
+    found: Found
     predictor: Predictor
+    reading: Reading
     segmenter: Segmenter
-    limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    batcher: Batcher
+
+    @property
+    def id(self) -> str:
+        """What a request names, and what an answer says."""
+        return self.found.id
+
+    @property
+    def name(self) -> str:
+        """The name without the version."""
+        return self.found.name
+
+    @property
+    def version(self) -> str:
+        """The version's folder; where there is none, the beginning of the digest of the manifest."""
+        return self.found.version or self.manifest.digest[:DIGEST_CHARACTERS]
 
     @property
     def manifest(self) -> Manifest:
@@ -38,44 +56,47 @@ class Model:
 
 @dataclass(frozen=True)
 class Models:
-    """All models of a server, in the order of their names."""
+    """All models of a server: by name, the versions of one name from the oldest to the newest.
+
+    `wanted` are the names that the settings make the defaults of their tasks.
+    """
 
     all: tuple[Model, ...]
+    wanted: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, task: str) -> list[Model]:
         return [model for model in self.all if model.manifest.task == task]
 
     def default(self, task: str) -> Model | None:
-        """The first student of the task, else its first model, else none."""
+        """The wanted model, else the newest version of the first student, else of the first model."""
         candidates = self.of(task)
-        students = (model for model in candidates if model.manifest.role == "student")
-        return next(students, candidates[0] if candidates else None)
+        if task in self.wanted:
+            return self._named(self.wanted[task], task)
+        first = next((model for model in candidates if model.manifest.role == "student"), None)
+        first = first or next(iter(candidates), None)
+        return self._named(first.name, task) if first else None
 
     def choose(self, task: str, name: str | None) -> Model:
         """The model for a request: the named one, or the default. Raises a `Problem` where there is none."""
-        default = self.default(task)
-        if default is None:
-            detail = f"This server has no bundle for the task {task!r}; /info lists what it has."
+        model = self.default(task) if name is None else self._named(name, task)
+        if model is not None:
+            return model
+        if not self.of(task):
+            detail = f"This server has no bundle for the task {task!r}; /models lists what it has."
             raise Problem("no_model_for_task", detail)
+        known = ", ".join(repr(model.id) for model in self.of(task))
+        other = next((model for model in self.all if name in (model.id, model.name)), None)
         if name is None:
-            return default
-        named = next((model for model in self.all if model.name == name), None)
-        if named is not None and named.manifest.task == task:
-            return named
-        known = ", ".join(repr(model.name) for model in self.of(task))
-        if named is None:
+            detail = f"The default for {task!r}, {self.wanted[task]!r}, is not there; there are {known}."
+            raise Problem("no_model_for_task", detail)
+        if other is None:
             code, detail = "unknown_model", f"No model is named {name!r}; those for {task!r} are {known}."
         else:
             code = "wrong_task"
-            detail = f"The model {name!r} is for {named.manifest.task!r}; those for {task!r} are {known}."
+            detail = f"The model {name!r} is for {other.manifest.task!r}; those for {task!r} are {known}."
         raise Problem(code, detail, [Fault(pointer=pointer("model"), detail=detail)])
 
-
-def load_models(settings: Settings, load: Load) -> Models:
-    """Loads every bundle. Raises StartError naming the first folder that does not load."""
-    models = []
-    for folder in bundle_folders(settings.bundles):
-        predictor = load_checked(folder, settings, load)
-        segmenter = Segmenter(predictor.manifest.language)
-        models.append(Model(folder.name, predictor, segmenter))
-    return Models(tuple(models))
+    def _named(self, name: str, task: str) -> Model | None:
+        """The model of an id, or the newest version of a name."""
+        found = [model for model in self.of(task) if name in (model.id, model.name)]
+        return found[-1] if found else None

@@ -12,6 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve import metrics
+from serve.visit import visit_of
+
 MEDIA_TYPE = "application/problem+json"
 
 log = logging.getLogger("serve")
@@ -19,10 +22,14 @@ log = logging.getLogger("serve")
 KINDS: Mapping[str, tuple[int, str]] = {
     "malformed_json": (400, "The body is not JSON"),
     "invalid_encoding": (400, "The body is not UTF-8"),
+    "invalid_timeout": (400, "The time for the request is no number of seconds"),
+    "invalid_http": (400, "This is not HTTP"),
+    "unauthorised": (401, "No valid API key"),
     "unknown_model": (404, "No model of that name"),
     "no_model_for_task": (404, "No model for this task"),
     "not_found": (404, "Nothing at this path"),
     "method_not_allowed": (405, "Method not allowed at this path"),
+    "body_timeout": (408, "The body came too slowly"),
     "body_too_large": (413, "The body is too large"),
     "too_many_items": (413, "Too many items"),
     "text_too_long": (413, "A text is too long"),
@@ -32,9 +39,11 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "The body is not declared as JSON"),
     "invalid_request": (422, "The request does not fit the schema"),
     "wrong_task": (422, "The model does another task"),
+    "overloaded": (429, "Too much waits already"),
     "http_error": (400, "The request cannot be answered"),
     "internal_error": (500, "The server failed"),
     "not_ready": (503, "The server is not ready"),
+    "deadline_exceeded": (504, "The time of the request was up"),
 }
 """`code` to HTTP status and title. A code never changes its meaning; clients may branch on it."""
 
@@ -78,7 +87,13 @@ class Problem(Exception):  # noqa: N818 - the name of the RFC
         self.code, self.detail = code, detail
         self.errors, self.headers = errors, headers
 
-    def response(self) -> Response:
+    def response(self, scope: Scope) -> Response:
+        """The answer to the request of this scope, whose visit takes note of it."""
+        visit_of(scope).code = self.code
+        return Response(self.body(), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+    def body(self) -> bytes:
+        """The JSON of the problem."""
         details = ProblemDetails(
             type=f"/docs#{self.code}",
             title=self.title,
@@ -87,8 +102,7 @@ class Problem(Exception):  # noqa: N818 - the name of the RFC
             code=self.code,
             errors=list(self.errors) if self.errors else None,
         )
-        body = details.model_dump_json(exclude_none=True)
-        return Response(body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+        return details.model_dump_json(exclude_none=True).encode()
 
 
 def pointer(*path: str | int) -> str:
@@ -146,20 +160,19 @@ class FaultBarrier:
             return
         except Exception as error:
             frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
-            log.error(
-                "%s %s failed with %s at\n%s", scope["method"], scope["path"], type(error).__name__, frames
-            )
+            path, kind = metrics.route(scope["path"]), type(error).__name__
+            log.error("%s %s failed with %s at\n%s", scope["method"], path, kind, frames)
             if started:
                 raise RuntimeError("the answer broke off; see the error above") from None
             problem = Problem(
                 "internal_error", "An unexpected error; the server's log says where it happened."
             )
-            await problem.response()(scope, receive, send)
+            await problem.response(scope)(scope, receive, send)
 
 
-async def _answer_problem(_: Request, error: Exception) -> Response:
+async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return error.response()
+    return error.response(request.scope)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -173,7 +186,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         problem = Problem("method_not_allowed", detail, headers=error.headers)
     else:
         problem = Problem("http_error", str(error.detail), status=error.status_code, headers=error.headers)
-    return problem.response()
+    return problem.response(request.scope)
 
 
 def install(app: FastAPI) -> None:

@@ -31,7 +31,7 @@ class AnnotationRequest(BaseModel):
     model: str | None = Field(
         None,
         max_length=200,
-        description="The name of a model of `/info`; by default the first student of the task.",
+        description="The name or id of a model of `/models`; by default the task's default there.",
     )
 
     @model_validator(mode="after")
@@ -108,10 +108,36 @@ class ParseResponse(BaseModel):
     results: list[ParseResult]
 
 
+class StreamLine(BaseModel):
+    """A line of a stream: one of `text`, `tokens` and `sentences`. Other keys come back in its result."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: str | None = Field(None, description="A raw text, of one sentence or several.")
+    tokens: list[str] | None = Field(None, description="The tokens of a sentence.")
+    sentences: list[list[str]] | None = Field(None, description="Several sentences of tokens.")
+
+
+class LineFault(BaseModel):
+    """Why a line of a stream has no result."""
+
+    line: int = Field(description="The line, counted from 1.")
+    code: str = Field(description="The kind of fault as a stable word to branch on.")
+    message: str
+
+
+class StreamFault(BaseModel):
+    """What a stream answers instead of a result."""
+
+    error: LineFault
+
+
 class ModelInfo(BaseModel):
     """A bundle that is served."""
 
-    name: str = Field(description="Its folder's name, to be given as `model`.")
+    id: str = Field(description="What a request gives as `model` to have exactly this one.")
+    name: str = Field(description="Its folder's name; as `model` it means the newest version of that name.")
+    version: str = Field(description="Its version's folder, or the beginning of its manifest's digest.")
     task: str
     role: str
     default: bool = Field(description="Whether it answers requests of its task that name no model.")
@@ -125,12 +151,44 @@ class ModelInfo(BaseModel):
     provider: str = Field(description="ONNX Runtime's execution provider in use.")
 
 
+class RefusedModel(BaseModel):
+    """A bundle that is in the folder and not in use; what it would have replaced goes on."""
+
+    id: str
+    reason: str = Field(description="Why it does not load.")
+
+
+class ModelList(BaseModel):
+    """All that is in the folder of bundles."""
+
+    models: list[ModelInfo]
+    refused: list[RefusedModel]
+
+
+class QueueBounds(BaseModel):
+    """The most that may run together and wait, for each model in each worker; beyond it the answer is 429."""
+
+    max_batch_tokens: int
+    max_queue_sentences: int
+    max_queue_tokens: int
+
+
+class Times(BaseModel):
+    """Seconds after which the server gives up."""
+
+    request_seconds: float = Field(description="A request as a whole; also the most of `X-Request-Timeout`.")
+    body_seconds: float = Field(description="A request's body to arrive.")
+    stream_idle_seconds: float = Field(description="A stream on which nothing comes and nothing is read.")
+
+
 class Info(BaseModel):
     """What this server is and serves."""
 
     version: str
     models: list[ModelInfo]
     limits: Limits
+    queue: QueueBounds
+    times: Times
 
 
 class Status(BaseModel):

@@ -69,7 +69,7 @@ def read_tokens(lines: Lines, reading: Reading) -> Records:
 
 def read_jsonl(lines: Lines, reading: Reading) -> Records:
     """A JSON object a line with exactly one of "text", "tokens" and "sentences"; other keys are carried."""
-    return _line_by_line(lines, lambda line: _json_record(line, reading))
+    return _line_by_line(lines, lambda line: json_record(line, reading))
 
 
 def read_conllu(lines: Lines, reading: Reading) -> Records:
@@ -101,7 +101,8 @@ def _line_by_line(lines: Iterable[Line], record: Callable[[Line], Record]) -> Re
             yield BadRecord(line.number, str(error))
 
 
-def _json_record(line: Line, reading: Reading) -> Record:
+def json_record(line: Line, reading: Reading) -> Record:
+    """The record of a line of `read_jsonl`. Raises RecordError where it is none."""
     fields = _json_object(line.text)
     given = [key for key in ("text", "tokens", "sentences") if key in fields]
     if len(given) != 1:

@@ -32,6 +32,7 @@ class FakeManifest:
     role: str = "student"
     labels: Sequence[str] = ("O", "B-NAME", "I-NAME", "E-NAME", "S-NAME")
     scores: Any = field(default_factory=lambda: [{"metric": "f1", "value": 80.0}])
+    digest: str = "0123456789abcdef"
 
 
 @dataclass

@@ -213,13 +213,15 @@ def test_info_names_models_and_limits(serve: Serve) -> None:
     ]
     assert (models[1]["language"], models[1]["segmenter"]) == ("ja", "xx")
     assert models[2] == {
-        "name": "c-student", "task": "ner", "role": "student", "default": False, "language": "en",
+        "id": "c-student", "name": "c-student", "version": "0123456789ab", "task": "ner",
+        "role": "student", "default": False, "language": "en",
         "segmenter": "en", "labels": ["NAME"], "scores": [{"metric": "f1", "value": 80.0}],
         "provider": "CPUExecutionProvider",
     }  # fmt: skip
     assert answer["limits"] == {
         "body_bytes": 1 << 20, "items": 7, "text_characters": 100_000,
         "sentence_tokens": 512, "token_characters": 1000, "request_tokens": 32_768,
+        "line_bytes": 1 << 20,
     }  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def test_a_wrong_method_is_a_problem_and_the_right_one_is_named(
     assert answer.headers["allow"] in ("GET", "POST")
 
 
-@pytest.mark.parametrize("path", ["/", "/nre", "/ner/x", "/%ff", "/ner//"])
+@pytest.mark.parametrize("path", ["/page/nothing", "/nre", "/ner/x", "/%ff", "/ner//"])
 def test_an_unknown_path_is_a_problem(client: httpx.Client, path: str) -> None:
     problem(client.get(path), 404, "not_found")
 

@@ -12,7 +12,7 @@ import pytest
 
 from bundle.session import DEVICES
 from serve.app import create_app
-from serve.bundles import StartError, bundle_folders
+from serve.bundles import StartError, find_bundles
 from serve.settings import Settings
 from tests.serve.fakes import FakeManifest, FakeNer
 
@@ -114,7 +114,7 @@ def test_sub_folders_with_a_manifest_are_the_bundles_in_the_order_of_their_names
     (tmp_path / "other").mkdir()
     (tmp_path / "manifest.json").write_text("{}")
     bundle_at(tmp_path / "other" / "deeper")
-    assert bundle_folders(tmp_path) == sorted(folders)
+    assert [found.folder for found in find_bundles(tmp_path)] == sorted(folders)
 
 
 def start(bundles: Path, predictor: Any, **settings: Any) -> None:

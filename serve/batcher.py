@@ -1,0 +1,330 @@
+"""Sentences of all requests share the runs of an engine. Nothing here knows of HTTP, of models or of words.
+
+A batcher has a bounded queue and a thread for its engine. Whenever the engine is free and something waits,
+what waits goes in, up to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a
+busy one finds full batches.
+
+Requests share the engine fairly (start-time fair queueing, Goyal et al. 1996): each sentence has a turn, the
+number of tokens of its own request before it, counted from where the queue is when the request comes. So the
+sentences of a large request stand one behind the other, and a small request that comes later goes between
+them. What runs together is chosen by length around the sentence whose turn it is, from a window of the next
+ones, since sentences of one length are cheaper together; one that was passed over `MOST_PASSES` times goes
+before any other, so that nothing starves.
+"""
+
+import asyncio
+from bisect import insort
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import Any, Protocol
+
+WINDOW = 4
+"""Budgets of tokens from which a batch is chosen: a larger window finds lengths that are more alike."""
+
+MOST_PASSES = 3
+"""Batches of its window that may go before a sentence."""
+
+SMOOTHING = 0.2
+"""Weight of the last run in the estimate of the engine's speed."""
+
+Sentence = Sequence[str]
+
+
+class Engine(Protocol):
+    """Answers sentences, in order; it is called by one thread at a time."""
+
+    def predict(self, sentences: Sequence[Sentence]) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most that a batch and the queue may hold."""
+
+    batch_tokens: int
+    queue_sentences: int
+    queue_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run of the engine: what was in it, how long it took, and what is left in the queue."""
+
+    sentences: int
+    tokens: int
+    seconds: float
+    waiting_sentences: int
+    waiting_tokens: int
+
+
+class Refused(Exception):  # noqa: N818 - what happened to a request, no fault of the program
+    """The queue has no room; `retry_after` is in how many seconds it probably has."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"no room; probably in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class NeverFits(Exception):  # noqa: N818
+    """A sentence alone is longer than a batch may be; `index` is its place in the request."""
+
+    def __init__(self, index: int, tokens: int) -> None:
+        super().__init__(f"sentence {index} has {tokens} tokens")
+        self.index, self.tokens = index, tokens
+
+
+class Expired(Exception):  # noqa: N818
+    """The time was up before all sentences were answered."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A request's sentences on their way; `answers` is a future of one answer a sentence.
+
+    `submitted` and `began`, the start of its first run, are seconds of `perf_counter`.
+    """
+
+    answers: "asyncio.Future[list[Any]]"
+    results: list[Any]
+    left: int
+    submitted: float
+    began: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Gives the results or an error to who waits, if somebody still does."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.answers.done():
+            return
+        if error is None:
+            self.answers.set_result(self.results)
+        else:
+            self.answers.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A sentence in the queue; `number` counts them all, `passes` the batches that went before it."""
+
+    turn: int
+    number: int
+    job: Job
+    index: int
+    sentence: Sentence
+    tokens: int
+    passes: int = 0
+
+    def __lt__(self, other: "Waiting") -> bool:
+        return (self.turn, self.number) < (other.turn, other.number)
+
+
+class Batcher:
+    """The queue before one engine. All methods are called in the event loop's thread.
+
+    Args:
+        ran: is told of each run.
+    """
+
+    def __init__(self, engine: Engine, bounds: Bounds, ran: Callable[[Ran], None] = lambda _: None) -> None:
+        self._engine = engine
+        self._bounds = bounds
+        self._ran = ran
+        self._queue: list[Waiting] = []
+        self._tokens = 0  # in the queue
+        self._running = 0  # tokens in the engine; at least 1 while it runs
+        self._turn = 0
+        self._numbers = count()
+        self._tokens_a_second: float | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._room: list[asyncio.Future[None]] = []
+
+    def submit(
+        self, sentences: Sequence[Sentence], *, timeout: float | None = None, share: float = 1.0
+    ) -> Job:
+        """Takes all sentences of a request, or none.
+
+        A request that is larger than the whole queue is taken when nothing waits.
+
+        Args:
+            timeout: seconds after which the job fails with `Expired`.
+            share: of the queue's bounds that this request may fill. Bulk work leaves room for others.
+
+        Raises:
+            Refused: there is no room, or the wait would probably be longer than the timeout.
+            NeverFits: a sentence is longer than a batch.
+        """
+        loop = asyncio.get_running_loop()
+        lengths = [len(sentence) for sentence in sentences]
+        for index, length in enumerate(lengths):
+            if length > self._bounds.batch_tokens:
+                raise NeverFits(index, length)
+        self._admit(len(lengths), sum(lengths), share)
+        wait = self._wait(self._tokens + self._running)
+        if timeout is not None and wait > timeout:
+            raise Refused(wait)
+        job = Job(loop.create_future(), [None] * len(lengths), len(lengths), perf_counter())
+        if not lengths:
+            job.settle()
+            return job
+        turn = self._turn
+        for index, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
+            insort(self._queue, Waiting(turn, next(self._numbers), job, index, sentence, length))
+            turn += length
+        self._tokens += sum(lengths)
+        if timeout is not None:
+            job.timer = loop.call_later(timeout, self._expire, job)
+        self._run_next()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Gives a job's places to others; what runs already is thrown away when it is done."""
+        if not job.answers.done():
+            job.answers.cancel()
+            job.settle()
+            self._forget(job)
+
+    def full(self) -> float | None:
+        """The seconds until there probably is room, where not one more token has any; else None."""
+        try:
+            self._admit(1, 1, 1.0)
+        except Refused as refused:
+            return refused.retry_after
+        return None
+
+    async def room(self) -> None:
+        """Returns when something left the queue."""
+        if self._queue:
+            waiter = asyncio.get_running_loop().create_future()
+            self._room.append(waiter)
+            await waiter
+
+    def _admit(self, sentences: int, tokens: int, share: float) -> None:
+        if self._queue and (
+            len(self._queue) + sentences > share * self._bounds.queue_sentences
+            or self._tokens + tokens > share * self._bounds.queue_tokens
+        ):
+            raise Refused(self._wait(self._tokens + self._running))
+
+    def _wait(self, tokens: int) -> float:
+        """The seconds that the engine probably takes for so many tokens; 0 as long as nothing is known."""
+        return tokens / self._tokens_a_second if self._tokens_a_second else 0.0
+
+    def _expire(self, job: Job) -> None:
+        job.settle(Expired())
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        kept = [waiting for waiting in self._queue if waiting.job is not job]
+        self._tokens -= sum(waiting.tokens for waiting in self._queue if waiting.job is job)
+        self._queue = kept
+        self._wake()
+
+    def _wake(self) -> None:
+        room, self._room = self._room, []
+        for waiter in room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _run_next(self) -> None:
+        if self._running or not self._queue:
+            return
+        batch = self._take()
+        now = perf_counter()
+        for waiting in batch:
+            if waiting.job.began is None:
+                waiting.job.began = now
+        self._running = max(1, sum(waiting.tokens for waiting in batch))
+        self._wake()
+        run = asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, batch)
+        run.add_done_callback(lambda done: self._done(batch, now, done))
+
+    def _take(self) -> list[Waiting]:
+        """The next batch, which leaves the queue."""
+        budget = self._bounds.batch_tokens
+        if self._tokens <= budget:
+            batch, self._queue, self._tokens = self._queue, [], 0
+            self._turn = batch[-1].turn
+            return batch
+        end = tokens = 0
+        while end < len(self._queue) and tokens < WINDOW * budget:
+            tokens += self._queue[end].tokens
+            end += 1
+        self._turn = max(self._turn, self._queue[0].turn)
+        batch, passed = choose(self._queue[:end], budget)
+        for waiting in passed:
+            waiting.passes += 1
+        self._queue[:end] = passed
+        self._tokens -= sum(waiting.tokens for waiting in batch)
+        return batch
+
+    def _outcomes(self, batch: Sequence[Waiting]) -> list[Any]:
+        """In the engine's thread: for each sentence its answer, or the exception instead.
+
+        Where a batch fails, each request in it runs alone: a sentence that the engine cannot bear does not
+        take other people's requests with it.
+        """
+        try:
+            return self._predict(batch)
+        except Exception as error:
+            jobs = {waiting.job: None for waiting in batch}
+            if len(jobs) == 1:
+                return [error] * len(batch)
+        outcomes: dict[int, Any] = {}
+        for job in jobs:
+            own = [waiting for waiting in batch if waiting.job is job]
+            outcomes |= zip((waiting.number for waiting in own), self._outcomes(own), strict=True)
+        return [outcomes[waiting.number] for waiting in batch]
+
+    def _predict(self, batch: Sequence[Waiting]) -> list[Any]:
+        answers = list(self._engine.predict([waiting.sentence for waiting in batch]))
+        if len(answers) != len(batch):
+            raise RuntimeError(f"{len(answers)} answers for {len(batch)} sentences")
+        return answers
+
+    def _done(self, batch: Sequence[Waiting], began: float, run: "asyncio.Future[list[Any]]") -> None:
+        seconds = perf_counter() - began
+        for waiting, outcome in zip(batch, run.result(), strict=True):
+            job = waiting.job
+            if isinstance(outcome, Exception):
+                job.settle(outcome)
+                self._forget(job)
+                continue
+            job.results[waiting.index] = outcome
+            job.left -= 1
+            if not job.left:
+                job.settle()
+        tokens, self._running = self._running, 0
+        rate = tokens / max(seconds, 1e-9)
+        known = self._tokens_a_second or rate
+        self._tokens_a_second = known + SMOOTHING * (rate - known)
+        self._run_next()
+        self._ran(Ran(len(batch), tokens, seconds, len(self._queue), self._tokens))
+
+
+def choose(window: Sequence[Waiting], budget: int) -> tuple[list[Waiting], list[Waiting]]:
+    """A batch of at most `budget` tokens out of a window in the order of turns, and the rest in that order.
+
+    The first sentence is always in the batch, then those that were passed over too often, then those whose
+    lengths are the nearest to the first one's.
+    """
+    first = window[0]
+    order = sorted(
+        window,
+        key=lambda waiting: (
+            waiting is not first,
+            waiting.passes < MOST_PASSES,
+            abs(waiting.tokens - first.tokens) if waiting.passes < MOST_PASSES else waiting.number,
+        ),
+    )
+    batch: list[Waiting] = []
+    left = budget
+    for waiting in order:
+        if waiting.tokens > left:
+            break
+        left -= waiting.tokens
+        batch.append(waiting)
+    taken = {waiting.number for waiting in batch}
+    return batch, [waiting for waiting in window if waiting.number not in taken]

@@ -1,0 +1,136 @@
+"""The models in use, and how others take their place while requests go on."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from bundle.annotate.readers import Reading
+from bundle.annotate.writers import RESULT_KEYS
+from serve.batcher import Batcher, Bounds, Ran
+from serve.bundles import Found, Load, StartError, find_bundles, fingerprint, load_checked
+from serve.models import Model, Models
+from serve.settings import Settings
+
+log = logging.getLogger("serve")
+
+
+@dataclass(frozen=True)
+class State:
+    """What was found at one time: the models in use, and why other bundles are not (by id)."""
+
+    models: Models
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Finds, loads and replaces models. A request keeps the model that it began with until it is answered.
+
+    Args:
+        ran: is told of each run of a model.
+        changed: is told of each new state.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Load,
+        *,
+        ran: Callable[[Model, Ran], None] = lambda _model, _ran: None,
+        changed: Callable[[State], None] = lambda _: None,
+    ) -> None:
+        self.state: State | None = None
+        self._settings = settings
+        self._load = load
+        self._ran = ran
+        self._changed = changed
+        self._bounds = Bounds(
+            settings.max_batch_tokens, settings.max_queue_sentences, settings.max_queue_tokens
+        )
+        self._seen: dict[str, Hashable] = {}
+        self._refreshing = asyncio.Lock()
+
+    async def start(self, *, strict: bool = True) -> None:
+        """Loads all bundles.
+
+        Raises:
+            StartError: there are none; or one does not load and `strict` (else it is refused, and said).
+        """
+        await self._refresh(strict)
+        if self.state is None or not self.state.models.all:
+            raise StartError(f"no bundle in {self._settings.bundles} loads; see the errors above")
+
+    async def refresh(self) -> bool:
+        """Takes new and changed bundles into use and lets go of removed ones; whether anything changed.
+
+        Nothing that fails here harms what is in use: a bundle that does not load is refused, and what it
+        would have replaced goes on.
+        """
+        try:
+            return await self._refresh(strict=False)
+        except StartError as error:
+            log.error("%s; what is loaded goes on", error)
+            return False
+
+    async def watch(self, seconds: float) -> None:
+        """Refreshes for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("looking for bundles in %s failed; it goes on", self._settings.bundles)
+
+    async def _refresh(self, strict: bool) -> bool:
+        async with self._refreshing:
+            known = {model.id: model for model in self.state.models.all} if self.state else {}
+            refused = dict(self.state.refused) if self.state else {}
+            found = await asyncio.to_thread(find_bundles, self._settings.bundles)
+            seen: dict[str, Hashable] = {}
+            models: list[Model] = []
+            for each in found:
+                seen[each.id] = await asyncio.to_thread(_fingerprint, each)
+                if seen[each.id] == self._seen.get(each.id):
+                    if each.id in known:
+                        models.append(known[each.id])
+                    continue
+                try:
+                    models.append(await asyncio.to_thread(self._model, each))
+                    refused.pop(each.id, None)
+                    log.info("model %s, version %s: in use", each.id, models[-1].version)
+                except StartError as error:
+                    if strict:
+                        raise
+                    refused[each.id] = str(error)
+                    log.error("model %s is refused, %s", each.id, error)
+                    if each.id in known:
+                        models.append(known[each.id])
+            for gone in known.keys() - {model.id for model in models}:
+                log.info("model %s: no longer in use, its folder is gone", gone)
+            changed = seen != self._seen
+            self._seen = seen
+            if changed:
+                refused = {id: reason for id, reason in refused.items() if id in seen}
+                self.state = State(Models(tuple(models), self._settings.defaults), refused)
+                self._changed(self.state)
+            return changed
+
+    def _model(self, found: Found) -> Model:
+        predictor = load_checked(found.folder, self._settings, self._load)
+        task, limits = predictor.manifest.task, self._settings.limits
+        reading = Reading(
+            language=predictor.manifest.language,
+            sentence_tokens=limits.sentence_tokens,
+            block_bytes=limits.line_bytes,
+            replaced=RESULT_KEYS[task],
+        )
+        batcher = Batcher(predictor, self._bounds, lambda ran: self._ran(model, ran))
+        model = Model(found, predictor, reading, reading.segmenter, batcher)
+        return model
+
+
+def _fingerprint(found: Found) -> Hashable:
+    try:
+        return fingerprint(found.folder)
+    except OSError:  # removed while it was looked at
+        return None

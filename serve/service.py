@@ -1,0 +1,159 @@
+"""What the routes of one application share, and how a request goes through it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from serve import metrics, stream, waiting
+from serve.annotate import Item, check_size, items_of, sentences_of
+from serve.batcher import Ran
+from serve.bundles import Load
+from serve.keys import ApiKeys
+from serve.models import Model
+from serve.problems import Problem
+from serve.reading import TIMEOUT_HEADER, check_media_type, parse_body, read_body, seconds_wanted
+from serve.registry import Registry, State
+from serve.settings import Settings
+from serve.stream import Stream
+from serve.visit import Visit, visit_of
+
+INLINE_TOKENS = 2000
+"""Answers of up to so many tokens are made in the event loop: it takes a few milliseconds at most."""
+
+log = logging.getLogger("serve")
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A request with the answers to all its sentences."""
+
+    model: Model
+    items: Sequence[Item]
+    answers: Sequence[Any]
+    visit: Visit
+
+
+class Service:
+    """The models, keys and settings of one application; `draining` once it is about to stop."""
+
+    def __init__(self, settings: Settings, load: Load) -> None:
+        self.settings = settings
+        self.keys: ApiKeys | None = None
+        self.draining = False
+        self.registry = Registry(settings, load, ran=_tell_run, changed=self._tell_models)
+        # Segmenters are not for two threads at once.
+        self._segmenting = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+        self._shown: set[str] = set()
+        self._refused: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self, *, strict: bool = True) -> None:
+        """Loads keys and models. Raises StartError where there are none, or one fails and `strict`."""
+        if self.settings.api_keys is not None:
+            self.keys = ApiKeys.load(self.settings.api_keys)
+        await self.registry.start(strict=strict)
+        metrics.count_worker()
+        if self.settings.watch_seconds:
+            self._watching = asyncio.ensure_future(self.registry.watch(self.settings.watch_seconds))
+
+    async def refresh(self) -> None:
+        """Looks for other bundles and keys; what fails to load changes nothing."""
+        if self.settings.api_keys is not None:
+            try:
+                self.keys = ApiKeys.load(self.settings.api_keys)
+            except Exception as error:
+                log.error("%s; the keys that were read before go on", error)
+        await self.registry.refresh()
+
+    def stop(self) -> None:
+        """Ends what runs beside requests."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self.registry.state = None
+
+    @property
+    def state(self) -> State:
+        """The models in use. Raises a `Problem` as long as there are none."""
+        if self.registry.state is None:
+            detail = "The bundles are not loaded yet, or the server is stopping."
+            raise Problem("not_ready", detail, headers={"Retry-After": "1"})
+        return self.registry.state
+
+    async def annotate(self, request: Request, task: str) -> Annotated:
+        """Answers a request of a task. Raises a `Problem` that says why not."""
+        models, visit = self.state.models, visit_of(request.scope)
+        waiting.refuse_if_full(models.of(task))
+        check_media_type(request.headers.get("content-type", ""), "application/json")
+        seconds = seconds_wanted(request.headers.get(TIMEOUT_HEADER), self.settings.request_seconds)
+        with visit.stage("read"):
+            wanted = parse_body(await read_body(request.receive, min(seconds, self.settings.body_seconds)))
+        model = models.choose(task, wanted.model)
+        check_size(wanted, self.settings.limits)
+        began = perf_counter()
+        if wanted.texts is None:
+            items = items_of(wanted, model.segmenter, self.settings.limits)
+        else:
+            items = await self._in_segmenting(items_of, wanted, model.segmenter, self.settings.limits)
+            visit.stages["segment"] = perf_counter() - began
+        sentences = sentences_of(items)
+        visit.model, visit.version = model.id, model.version
+        visit.items, visit.sentences = len(items), len(sentences)
+        visit.tokens = sum(map(len, sentences))
+        answers = await waiting.answers(
+            model.batcher,
+            sentences,
+            seconds=seconds - (perf_counter() - visit.began),
+            receive=request.receive,
+            visit=visit,
+        )
+        return Annotated(model, items, answers, visit)
+
+    def stream(self, request: Request, task: str, name: str | None) -> Stream:
+        """The answer to a stream, which reads it as it goes. Raises a `Problem` where it cannot begin."""
+        check_media_type(request.headers.get("content-type", ""), *stream.ACCEPTED)
+        model = self.state.models.choose(task, name)
+        visit = visit_of(request.scope)
+        visit.model, visit.version = model.id, model.version
+        return Stream(model, self.settings, visit, self._segmenting)
+
+    async def _in_segmenting(self, work: Callable[..., Made], *arguments: Any) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(self._segmenting, work, *arguments)
+
+    def _tell_models(self, state: State) -> None:
+        models = state.models
+        metrics.set_models(
+            metrics.ServedModel(
+                model.manifest.task,
+                model.id,
+                model.version,
+                default=models.default(model.manifest.task) is model,
+            )
+            for model in models.all
+        )
+        ids = {model.id for model in models.all}
+        for gone in self._shown - ids:
+            metrics.set_queue(gone, 0, 0)
+        self._shown = ids
+        metrics.count_reload("refused" if state.refused.keys() - self._refused else "changed")
+        self._refused = set(state.refused)
+
+
+async def written(annotated: Annotated, write: Callable[[], Made]) -> Made:
+    """What `write` makes of the answers; in a thread where others would have to wait for it."""
+    with annotated.visit.stage("write"):
+        if annotated.visit.tokens <= INLINE_TOKENS:
+            return write()
+        return await asyncio.to_thread(write)
+
+
+def _tell_run(model: Model, ran: Ran) -> None:
+    metrics.observe_batch(model.id, model.version, ran.sentences, ran.tokens)
+    metrics.set_queue(model.id, ran.waiting_sentences, ran.waiting_tokens)

@@ -1,0 +1,231 @@
+"""Bulk work over one connection: JSON lines in, JSON lines out, in the same order.
+
+A line is what `python -m bundle annotate` takes and gives: `{"text": …}`, `{"tokens": […]}` or
+`{"sentences": [[…], …]}`, with other keys carried to the result. Lines are read while results are written.
+At most LINES_AT_ONCE are on their way, and they fill at most QUEUE_SHARE of the model's queue; beyond that
+nothing is read until the client has taken results, or the model has room.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bundle.annotate.lines import Line
+from bundle.annotate.readers import Reading, json_record
+from bundle.annotate.records import Record, RecordError
+from bundle.annotate.writers import Annotated, write_jsonl
+from serve.batcher import Job, Refused
+from serve.models import Model
+from serve.settings import Settings
+from serve.visit import Visit
+
+MEDIA_TYPE = "application/jsonl"
+ACCEPTED = (MEDIA_TYPE, "application/x-ndjson", "application/json")
+LINES_AT_ONCE = 64
+QUEUE_SHARE = 0.5
+
+log = logging.getLogger("serve")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A line that has no result, and why; the message repeats nothing of it."""
+
+    line: int
+    code: str
+    message: str
+
+    def written(self) -> str:
+        fault = {"line": self.line, "code": self.code, "message": self.message}
+        return json.dumps({"error": fault}, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A record whose sentences are on their way through the model."""
+
+    record: Record
+    job: Job
+
+
+Entry = Fault | Running
+
+
+class Stream(Response):
+    """The answer to a stream; it reads the request's body while it is sent.
+
+    Args:
+        segmenting: where the tokens of raw texts are found.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, model: Model, settings: Settings, visit: Visit, segmenting: Executor) -> None:
+        self.status_code = 200
+        self.background = None
+        # What stands between must not wait for the end of a stream before it passes on the beginning.
+        self.init_headers({"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+        self._model = model
+        self._limits = settings.limits
+        self._idle = settings.stream_idle_seconds
+        self._visit = visit
+        self._segmenting = segmenting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        entries: asyncio.Queue[Entry | None] = asyncio.Queue(LINES_AT_ONCE)
+        reader = asyncio.ensure_future(self._read(receive, entries))
+        try:
+            async for part in self._written(entries):
+                async with asyncio.timeout(self._idle):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await reader  # raises what ended it
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            log.warning("a stream's client read nothing for %g s; it is ended", self._idle)
+            raise ClientDisconnect from None
+        finally:
+            reader.cancel()
+            self._drop(entries)
+
+    async def _read(self, receive: Receive, entries: "asyncio.Queue[Entry | None]") -> None:
+        """Puts an entry for each line, and None at the end, whatever ended it."""
+        number = 0
+        try:
+            async for lines in split(self._chunks(receive), self._limits.line_bytes):
+                for first in range(0, len(lines), LINES_AT_ONCE):
+                    some = lines[first : first + LINES_AT_ONCE]
+                    for made in await asyncio.get_running_loop().run_in_executor(
+                        self._segmenting, _records, some, self._model.reading
+                    ):
+                        number += 1
+                        await entries.put(await self._begun(made))
+        except TimeoutError:
+            message = f"nothing was sent for {self._idle:g} s; the stream is ended"
+            await entries.put(Fault(number + 1, "stream_idle", message))
+        except ClientDisconnect:
+            self._drop(entries)
+            raise
+        finally:
+            await entries.put(None)
+
+    def _drop(self, entries: "asyncio.Queue[Entry | None]") -> None:
+        """Gives the places of all that nobody will read back to others."""
+        while not entries.empty():
+            entry = entries.get_nowait()
+            if isinstance(entry, Running):
+                self._model.batcher.cancel(entry.job)
+
+    async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            async with asyncio.timeout(self._idle):
+                message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def _begun(self, made: Record | Fault) -> Entry:
+        """Submits a record as soon as there is room for it."""
+        self._visit.items += 1
+        if isinstance(made, Fault):
+            return made
+        if len(made.tokens) > self._limits.request_tokens:
+            message = f"{len(made.tokens)} tokens; a line may have {self._limits.request_tokens}"
+            return Fault(made.line, "too_many_tokens", message)
+        sentences = [made.tokens[start:end] for start, end in made.sentences]
+        self._visit.sentences += len(sentences)
+        self._visit.tokens += len(made.tokens)
+        while True:
+            try:
+                return Running(made, self._model.batcher.submit(sentences, share=QUEUE_SHARE))
+            except Refused:
+                await self._model.batcher.room()
+
+    async def _written(self, entries: "asyncio.Queue[Entry | None]") -> AsyncIterator[bytes]:
+        """The results in order; those that are there together come together."""
+        part: list[str] = []
+        while (entry := await entries.get()) is not None:
+            if part and isinstance(entry, Running) and not entry.job.answers.done():
+                yield "".join(part).encode()
+                part = []
+            part.append(await self._result(entry))
+            if entries.empty():
+                yield "".join(part).encode()
+                part = []
+        if part:
+            yield "".join(part).encode()
+
+    async def _result(self, entry: Entry) -> str:
+        if isinstance(entry, Fault):
+            return entry.written()
+        try:
+            answers: Sequence[Any] = await entry.job.answers
+        except Exception as error:
+            log.error("line %d of a stream failed with %s", entry.record.line, type(error).__name__)
+            return Fault(entry.record.line, "internal_error", "the model failed on this line").written()
+        if self._model.manifest.task == "ner":
+            return write_jsonl(Annotated(entry.record, tagged=answers))
+        return write_jsonl(Annotated(entry.record, parsed=answers))
+
+
+async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[Line | Fault]]:
+    """The lines that each chunk completes, counted from 1; one of more than `limit` bytes is a fault."""
+    number = 0
+    buffer = bytearray()
+    skipping = False  # the rest of a line that is too long
+
+    def read(content: bytes) -> Line | Fault:
+        nonlocal number
+        number += 1
+        content = content.removesuffix(b"\r")
+        if len(content) > limit:
+            return Fault(number, "line_too_long", f"the line is too long; expected at most {limit} bytes")
+        try:
+            return Line(number, content.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            return Fault(number, "invalid_encoding", f"byte {error.start + 1} of the line is not UTF-8")
+
+    async for chunk in chunks:
+        lines: list[Line | Fault] = []
+        searched = len(buffer)
+        buffer += chunk
+        begin = 0
+        while (end := buffer.find(b"\n", max(begin, searched))) >= 0:
+            if skipping:
+                skipping = False
+            else:
+                lines.append(read(bytes(buffer[begin:end])))
+            begin = end + 1
+        del buffer[:begin]
+        if not skipping and len(buffer) > limit + 1:  # the last may be CR
+            lines.append(read(bytes(buffer)))
+            skipping = True
+        if skipping:
+            buffer.clear()
+        if lines:
+            yield lines
+    if buffer:
+        yield [read(bytes(buffer))]
+
+
+def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | Fault]:
+    made: list[Record | Fault] = []
+    for line in lines:
+        if isinstance(line, Fault):
+            made.append(line)
+            continue
+        try:
+            made.append(json_record(line, reading))
+        except RecordError as error:
+            made.append(Fault(line.number, "invalid_record", str(error)))
+    return made

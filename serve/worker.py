@@ -1,0 +1,100 @@
+"""The gunicorn worker: uvicorn that drains before it stops, and looks for new models when it is told to."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from gunicorn.arbiter import Arbiter
+from uvicorn import Config, Server
+from uvicorn_worker import UvicornWorker
+
+from serve.protocol import Protocol
+from serve.service import Service
+from serve.tracing import traced
+
+RESTART = 1
+"""Exit status of a worker that could not take another one's place: gunicorn tries again, the others go on."""
+
+log = logging.getLogger("serve")
+
+
+class DrainingServer(Server):
+    """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
+
+    def __init__(self, config: Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.draining = True
+        log.info("draining: /readyz answers 503, connections end with their next answer")
+        await self._for_a_while(self._service.settings.drain_seconds)
+        # Closing a listener resets the connections that the kernel has made and nobody has accepted yet.
+        listeners = [each.dup() for each in sockets or ()]
+        for server in self.servers:
+            server.close()
+        await self._accept_all(listeners)
+        await super().shutdown()
+
+    async def _for_a_while(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until and not self.force_exit:
+            await asyncio.sleep(0.05)
+
+    async def _accept_all(self, listeners: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            listener.setblocking(False)
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # nobody is left
+                    break
+                await loop.connect_accepted_socket(self._protocol, connection)
+            listener.close()
+        # What they have sent is read before idle connections are closed.
+        await asyncio.sleep(0.05)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """One process that serves; SIGTERM drains it, SIGHUP makes it look for other bundles."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "auto",
+        "http": Protocol,
+        "ws": "none",
+        "server_header": False,
+    }
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # while it starts; it loads what is there then
+
+    async def _serve(self) -> None:
+        app = self.wsgi
+        service: Service = app.state.service
+        app.state.replaces_a_worker = self.age > self.cfg.workers
+        Protocol.head_seconds = service.settings.head_seconds
+        self.config.app = traced(app) if service.settings.tracing else app
+        self.config.timeout_graceful_shutdown = service.settings.graceful_seconds
+        server = DrainingServer(self.config, service)
+        self._install_sigquit_handler()
+        refreshes: set[asyncio.Task[None]] = set()
+
+        def refresh() -> None:
+            task = asyncio.ensure_future(service.refresh())
+            refreshes.add(task)
+            task.add_done_callback(refreshes.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, refresh)
+        try:
+            await server.serve(sockets=self.sockets)
+        except SystemExit:  # it could not start; the log says why
+            sys.exit(RESTART if app.state.replaces_a_worker else Arbiter.WORKER_BOOT_ERROR)
