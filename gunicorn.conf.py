@@ -1,5 +1,9 @@
-"""What `gunicorn serve.app:app` needs besides its name; `python -m serve` has its own settings."""
+"""For `gunicorn serve.app:app`, with settings from variables; `python -m serve` needs no such file.
 
-worker_class = "uvicorn_worker.UvicornWorker"
-# The control socket is for gunicornc, which nothing here uses, and would be one more file to clean up.
-control_socket_disable = True
+Here SIGHUP replaces the workers, as gunicorn does; SERVE_WATCH_SECONDS looks for bundles without that.
+"""
+
+from serve.master import gunicorn_settings, prepare
+from serve.settings import Settings
+
+globals().update(gunicorn_settings(prepare(Settings())))

@@ -1,4 +1,4 @@
-"""``python -m bundle annotate``: annotate files of any size."""
+"""``python -m bundle``: annotate files of any size, or measure how fast a bundle is."""
 
 import argparse
 import hashlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import bundle
+from bundle import speed
 from bundle.annotate.lines import OtherInputError
 from bundle.annotate.partial import PartialFile, Progress, ResumeError
 from bundle.annotate.readers import READERS, Reading
@@ -75,6 +76,8 @@ class UsageError(ValueError):
 def main(arguments: Sequence[str] | None = None, *, load: Callable[..., Any] = bundle.load) -> int:
     """Runs the command; returns its exit status. `load` opens a bundle as `bundle.load` does."""
     options = _parser().parse_args(arguments)
+    if "run" in options:
+        return int(options.run(options))
     resumable = options.output != STDIO
     try:
         return _annotate(options, load)
@@ -288,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
         "longest line or CoNLL-U sentence; a longer one is reported. A raw text takes 100 times its size in "
         "memory",
     )
+    speed.add_command(commands)
     return parser
 
 

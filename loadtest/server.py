@@ -8,8 +8,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from loadtest.bundles import Bundle
@@ -38,21 +39,27 @@ def running(
         only.mkdir()
         (only / bundle.served_as).symlink_to(bundle.folder.resolve(), target_is_directory=True)
         log = Path(temporary) / "server.log"
-        port = _free_port()
+        port = free_port()
         options = ["--bundles", str(only), "--host", "127.0.0.1", "--port", str(port)]
         options += ["--workers", str(workers), "--threads", str(threads)]
         with own_process([*command, *options], log) as process:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, url, log, timeout)
+            wait_until_ready(process, url, log, timeout)
             yield url
 
 
 @contextmanager
-def own_process(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def own_process(
+    command: Sequence[str],
+    log: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    cores: set[int] | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command from the project's root, output to `log`; it and its children end with the block.
 
     It gets a session of its own: Ctrl-C comes to this process only, and a server's workers are stopped
-    together with it.
+    together with it. `variables` are added to the environment; `cores` are all that it may run on.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -62,6 +69,8 @@ def own_process(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen
             stderr=subprocess.STDOUT,
             cwd=PROJECT,
             start_new_session=True,
+            env={**os.environ, **(variables or {})},
+            preexec_fn=None if cores is None else partial(os.sched_setaffinity, 0, cores),
         )
         try:
             yield process
@@ -85,14 +94,16 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) ->
         os.killpg(process.pid, number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path, timeout: float) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path, timeout: float) -> None:
+    """Return once /readyz answers 200; raises ServerError after `timeout` seconds, or as the process ends."""
     give_up = time.monotonic() + timeout
     while time.monotonic() < give_up:
         if process.poll() is not None:

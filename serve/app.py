@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated as With
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi_offline import FastAPIOffline
 
 from serve import __version__, conllu, demo, drawing, metrics, openapi, problems
 from serve.annotate import parsed, recognised
@@ -57,9 +58,9 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
         yield
         service.stop()
 
-    app = FastAPI(
+    app: FastAPI = FastAPIOffline(
         title="Structural knowledge distillation", version=__version__, description=openapi.DESCRIPTION,
-        lifespan=lifespan, redoc_url=None, redirect_slashes=False,
+        lifespan=lifespan, redoc_url=None, redirect_slashes=False, static_url="/docs/files",
     )  # fmt: skip
     app.state.service = service
     # The last one added is the first that a request meets.

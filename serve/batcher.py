@@ -2,7 +2,8 @@
 
 A batcher has a bounded queue and a thread for its engine. Whenever the engine is free and something waits,
 what waits goes in, up to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a
-busy one finds full batches.
+busy one finds full batches. A run begins when the event loop has nothing else to do: what has already arrived,
+but was not read yet, comes along.
 
 Requests share the engine fairly (start-time fair queueing, Goyal et al. 1996): each sentence has a turn, the
 number of tokens of its own request before it, counted from where the queue is when the request comes. So the
@@ -17,7 +18,6 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -26,6 +26,12 @@ WINDOW = 4
 
 MOST_PASSES = 3
 """Batches of its window that may go before a sentence."""
+
+QUIET_ROUNDS, MOST_ROUNDS = 2, 16
+"""A free engine runs after so many rounds of the event loop that brought no sentence, or after so many in all.
+
+A round reads what has arrived, and only the next one lets the requests go so far as to bring their sentences.
+"""
 
 SMOOTHING = 0.2
 """Weight of the last run in the estimate of the engine's speed."""
@@ -136,7 +142,8 @@ class Batcher:
         self._tokens = 0  # in the queue
         self._running = 0  # tokens in the engine; at least 1 while it runs
         self._turn = 0
-        self._numbers = count()
+        self._submitted = 0  # sentences in all
+        self._gathering = False
         self._tokens_a_second: float | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._room: list[asyncio.Future[None]] = []
@@ -171,12 +178,13 @@ class Batcher:
             return job
         turn = self._turn
         for index, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
-            insort(self._queue, Waiting(turn, next(self._numbers), job, index, sentence, length))
+            insort(self._queue, Waiting(turn, self._submitted, job, index, sentence, length))
+            self._submitted += 1
             turn += length
         self._tokens += sum(lengths)
         if timeout is not None:
             job.timer = loop.call_later(timeout, self._expire, job)
-        self._run_next()
+        self._gather()
         return job
 
     def cancel(self, job: Job) -> None:
@@ -228,9 +236,24 @@ class Batcher:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _run_next(self) -> None:
-        if self._running or not self._queue:
+    def _gather(self) -> None:
+        """Lets a free engine run as soon as the event loop has read what is there."""
+        if not self._running and not self._gathering and self._queue:
+            self._gathering = True
+            asyncio.get_running_loop().call_soon(self._gathered, self._submitted, 0, 0)
+
+    def _gathered(self, before: int, quiet: int, rounds: int) -> None:
+        """One round of the event loop later."""
+        quiet = quiet + 1 if self._submitted == before else 0
+        rounds += 1
+        if quiet < QUIET_ROUNDS and rounds < MOST_ROUNDS and self._tokens < self._bounds.batch_tokens:
+            asyncio.get_running_loop().call_soon(self._gathered, self._submitted, quiet, rounds)
             return
+        self._gathering = False
+        if self._queue:
+            self._run_next()
+
+    def _run_next(self) -> None:
         batch = self._take()
         now = perf_counter()
         for waiting in batch:
@@ -300,7 +323,7 @@ class Batcher:
         rate = tokens / max(seconds, 1e-9)
         known = self._tokens_a_second or rate
         self._tokens_a_second = known + SMOOTHING * (rate - known)
-        self._run_next()
+        self._gather()
         self._ran(Ran(len(batch), tokens, seconds, len(self._queue), self._tokens))
 
 

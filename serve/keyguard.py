@@ -9,7 +9,8 @@ from serve.problems import Problem
 from serve.visit import visit_of
 
 PUBLIC = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
-"""Paths, beside the page's own files, that ask for no key: they tell and cost nothing."""
+PUBLIC_FOLDERS = ("/page/", "/docs/")
+"""What asks for no key, since it tells and costs nothing: health, the page, and the documentation."""
 
 
 class KeyGuard:
@@ -36,4 +37,4 @@ class KeyGuard:
 
 
 def _is_public(path: str) -> bool:
-    return path in PUBLIC or path.startswith("/page/")
+    return path in PUBLIC or path.startswith(PUBLIC_FOLDERS)

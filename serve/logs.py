@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import count
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -29,6 +30,9 @@ _requests = logging.getLogger("serve.access")
 _OF_OPERATORS = frozenset({"gunicorn.error"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# Asking the system for random numbers at each id would take longer than counting.
+_own_ids = os.urandom(8).hex()
+_numbers = count()
 _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
@@ -133,10 +137,18 @@ def access(
 
 
 def request_id(given: str | None) -> str:
-    """The client's `X-Request-Id` where that is fit for logs and headers, else a new random one."""
+    """The client's `X-Request-Id` where that is fit for logs and headers, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return os.urandom(12).hex()
+    return f"{_own_ids}{next(_numbers):08x}"
+
+
+def _begin_own_ids() -> None:
+    global _own_ids
+    _own_ids = os.urandom(8).hex()
+
+
+os.register_at_fork(after_in_child=_begin_own_ids)
 
 
 def _time(record: logging.LogRecord) -> str:

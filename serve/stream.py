@@ -78,26 +78,24 @@ class Stream(Response):
         self._idle = settings.stream_idle_seconds
         self._visit = visit
         self._segmenting = segmenting
+        self._jobs: set[Job] = set()  # whose results are not written yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         entries: asyncio.Queue[Entry | None] = asyncio.Queue(LINES_AT_ONCE)
         reader = asyncio.ensure_future(self._read(receive, entries))
+        await asyncio.sleep(0)  # where the client waits for `100 Continue`, the reader asks for it first
+        writer = asyncio.ensure_future(self._write(send, entries))
         try:
-            async for part in self._written(entries):
-                async with asyncio.timeout(self._idle):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-            await reader  # raises what ended it
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError:
-            log.warning("a stream's client read nothing for %g s; it is ended", self._idle)
-            raise ClientDisconnect from None
+            await asyncio.gather(reader, writer)
         finally:
+            # Whatever ended it, others get the places of what nobody will read.
+            for job in self._jobs:
+                self._model.batcher.cancel(job)
             reader.cancel()
-            self._drop(entries)
+            writer.cancel()
 
     async def _read(self, receive: Receive, entries: "asyncio.Queue[Entry | None]") -> None:
-        """Puts an entry for each line, and None at the end, whatever ended it."""
+        """Puts an entry for each line, and None at the end."""
         number = 0
         try:
             async for lines in split(self._chunks(receive), self._limits.line_bytes):
@@ -111,18 +109,7 @@ class Stream(Response):
         except TimeoutError:
             message = f"nothing was sent for {self._idle:g} s; the stream is ended"
             await entries.put(Fault(number + 1, "stream_idle", message))
-        except ClientDisconnect:
-            self._drop(entries)
-            raise
-        finally:
-            await entries.put(None)
-
-    def _drop(self, entries: "asyncio.Queue[Entry | None]") -> None:
-        """Gives the places of all that nobody will read back to others."""
-        while not entries.empty():
-            entry = entries.get_nowait()
-            if isinstance(entry, Running):
-                self._model.batcher.cancel(entry.job)
+        await entries.put(None)
 
     async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
         more = True
@@ -147,9 +134,24 @@ class Stream(Response):
         self._visit.tokens += len(made.tokens)
         while True:
             try:
-                return Running(made, self._model.batcher.submit(sentences, share=QUEUE_SHARE))
+                job = self._model.batcher.submit(sentences, share=QUEUE_SHARE)
             except Refused:
                 await self._model.batcher.room()
+            else:
+                self._jobs.add(job)
+                return Running(made, job)
+
+    async def _write(self, send: Send, entries: "asyncio.Queue[Entry | None]") -> None:
+        """Sends the results as they come. Raises ClientDisconnect where the client does not take them."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for part in self._written(entries):
+                async with asyncio.timeout(self._idle):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            log.warning("a stream's client read nothing for %g s; it is ended", self._idle)
+            raise ClientDisconnect from None
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _written(self, entries: "asyncio.Queue[Entry | None]") -> AsyncIterator[bytes]:
         """The results in order; those that are there together come together."""
@@ -173,6 +175,8 @@ class Stream(Response):
         except Exception as error:
             log.error("line %d of a stream failed with %s", entry.record.line, type(error).__name__)
             return Fault(entry.record.line, "internal_error", "the model failed on this line").written()
+        finally:
+            self._jobs.discard(entry.job)
         if self._model.manifest.task == "ner":
             return write_jsonl(Annotated(entry.record, tagged=answers))
         return write_jsonl(Annotated(entry.record, parsed=answers))
@@ -191,7 +195,8 @@ async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[
         if len(content) > limit:
             return Fault(number, "line_too_long", f"the line is too long; expected at most {limit} bytes")
         try:
-            return Line(number, content.decode("utf-8-sig" if number == 1 else "utf-8"))
+            text = content.decode()
+            return Line(number, text.removeprefix("\ufeff") if number == 1 else text)
         except UnicodeDecodeError as error:
             return Fault(number, "invalid_encoding", f"byte {error.start + 1} of the line is not UTF-8")
 

@@ -12,7 +12,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from serve.protocol import Protocol
+from serve.protocol import patient
 from serve.service import Service
 from serve.tracing import traced
 
@@ -26,6 +26,7 @@ class DrainingServer(Server):
     """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
 
     def __init__(self, config: Config, service: Service) -> None:
+        self._protocol_class = config.http = patient(service.settings)
         super().__init__(config)
         self._service = service
 
@@ -56,22 +57,15 @@ class DrainingServer(Server):
                     break
                 await loop.connect_accepted_socket(self._protocol, connection)
             listener.close()
-        # What they have sent is read before idle connections are closed.
-        await asyncio.sleep(0.05)
 
     def _protocol(self) -> asyncio.Protocol:
-        return Protocol(self.config, self.server_state, self.lifespan.state)
+        return self._protocol_class(self.config, self.server_state, self.lifespan.state)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
     """One process that serves; SIGTERM drains it, SIGHUP makes it look for other bundles."""
 
-    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "loop": "auto",
-        "http": Protocol,
-        "ws": "none",
-        "server_header": False,
-    }
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {"loop": "auto", "ws": "none", "server_header": False}
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -81,7 +75,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         app = self.wsgi
         service: Service = app.state.service
         app.state.replaces_a_worker = self.age > self.cfg.workers
-        Protocol.head_seconds = service.settings.head_seconds
+        self.config.timeout_keep_alive = service.settings.keep_alive_seconds
         self.config.app = traced(app) if service.settings.tracing else app
         self.config.timeout_graceful_shutdown = service.settings.graceful_seconds
         server = DrainingServer(self.config, service)

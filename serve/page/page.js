@@ -156,5 +156,5 @@ function report(error) {
 function say(words, kind = "") {
   part("message").textContent = words;
   part("message").className = kind;
-  part("message").scrollIntoView({ block: "nearest" });
+  if (words) part("message").scrollIntoView({ block: "nearest" });
 }

@@ -1,41 +1,91 @@
-"""A server over a real socket, with given predictors."""
+"""A server over a real socket, with given predictors; and connections on which tests send what they like."""
 
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from serve.app import create_app
+from serve.protocol import patient
 from serve.settings import Settings
 from tests.serve.fakes import FakeNer, FakeParser
 
-Serve = Callable[..., httpx.Client]
+
+class Client(httpx.Client):
+    """A client of a server in this process, which the test can look into."""
+
+    app: FastAPI
+
+    def waiting(self) -> int:
+        """The sentences that wait for the server's first model."""
+        return len(self.app.state.service.state.models.all[0].batcher._queue)
+
+
+Serve = Callable[..., Client]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns as soon as something is so."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.005)
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    """A connection to a client's server."""
+    return socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=30)
+
+
+def head(path: str, *headers: str, method: str = "POST") -> bytes:
+    """The head of a request with a JSON body, unless `headers` say otherwise."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: test", "Content-Type: application/json", *headers]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
+def answer(connection: socket.socket) -> HTTPResponse:
+    """The head of the next answer on a connection, whose body can be read as it comes."""
+    response = HTTPResponse(connection)
+    response.begin()
+    return response
 
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """serve({"name": predictor, ...}, **settings) starts a server and gives a client of it."""
+    """serve({"name": predictor, ...}, **settings) starts a server and gives a client of it.
+
+    With a `folder` and a `load` it serves what lies there instead.
+    """
     stops: list[Callable[[], None]] = []
 
-    def start(predictors: dict[str, Any], **settings: Any) -> httpx.Client:
-        bundles = tmp_path_factory.mktemp("bundles")
+    def start(
+        predictors: dict[str, Any], *, folder: Path | None = None, load: Any = None, **settings: Any
+    ) -> Client:
+        bundles = folder or tmp_path_factory.mktemp("bundles")
         for name in predictors:
             (bundles / name).mkdir()
             (bundles / name / "manifest.json").write_text("{}")
 
-        def load(folder: Path, _: Settings) -> Any:
+        def given(folder: Path, _: Settings) -> Any:
             return predictors[folder.name]
 
-        app = create_app(Settings(bundles=bundles, **settings), load=load)
+        chosen = Settings(bundles=bundles, **settings)
+        app = create_app(chosen, load=load or given)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        options: dict[str, Any] = {"timeout_keep_alive": chosen.keep_alive_seconds}
+        config = uvicorn.Config(
+            app, log_config=None, timeout_graceful_shutdown=1, http=patient(chosen), **options
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + 20
@@ -44,7 +94,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
             assert time.monotonic() < deadline, "the server takes too long to start"
             time.sleep(0.01)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        client = httpx.Client(base_url=address, timeout=20, trust_env=False)
+        client = Client(base_url=address, timeout=20, trust_env=False)
+        client.app = app
 
         def stop() -> None:
             client.close()
@@ -61,6 +112,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def client(serve: Serve) -> httpx.Client:
+def client(serve: Serve) -> Client:
     """A server with one model for each task and the usual limits."""
     return serve({"names": FakeNer(), "trees": FakeParser()})

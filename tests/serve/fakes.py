@@ -1,5 +1,6 @@
 """Predictors that answer by simple rules, in place of bundles."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,3 +70,18 @@ class FakeParser:
             Tree(list(range(len(words))), ["root", *["dep"] * (len(words) - 1)], [0.25] * len(words))
             for words in sentences
         ]
+
+
+@dataclass
+class HeldNer(FakeNer):
+    """A tagger whose runs wait until its `gate` is open; the word "poison" is more than it can bear."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    runs: list[list[Sequence[str]]] = field(default_factory=list)
+
+    def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
+        self.runs.append(list(sentences))
+        assert self.gate.wait(timeout=60)
+        if any("poison" in words for words in sentences):
+            raise ValueError("cannot bear " + " ".join(map(str, sentences)))
+        return super().predict(sentences)

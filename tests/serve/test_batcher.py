@@ -332,7 +332,7 @@ def test_each_run_is_told_with_what_is_left() -> None:
         await release(engine, first, second)
         await until(lambda: len(told) == 2)
         assert [(ran.sentences, ran.tokens) for ran in told] == [(1, 1), (2, 8)]
-        assert [(ran.waiting_sentences, ran.waiting_tokens) for ran in told] == [(0, 0), (0, 0)]
+        assert [(ran.waiting_sentences, ran.waiting_tokens) for ran in told] == [(2, 8), (0, 0)]
 
     run(test())
 

@@ -1,5 +1,6 @@
 """What the endpoints answer, over a real socket."""
 
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -185,6 +186,16 @@ def test_conllu_has_ten_columns_and_its_text_is_its_forms_whatever_is_sent(
 def test_the_accept_header_chooses_the_format(client: httpx.Client, accept: str, media_type: str) -> None:
     answer = client.post("/parse", json={"texts": ["a"]}, headers={"Accept": accept})
     assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
+def test_the_documentation_page_asks_nobody_else_for_its_parts(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any(part.endswith(".js") for part in parts)
+    for part in parts:
+        assert part.startswith("/")
+        assert client.get(part).status_code == 200
+    assert "http" not in re.sub(r"window.location[^;]*", "", page).replace("http-equiv", "")
 
 
 def test_health(client: httpx.Client) -> None:

@@ -1,0 +1,250 @@
+"""Which model answers, and how new ones take over while others are in use."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve.bundles import StartError, find_bundles
+from serve.registry import Registry, State
+from serve.settings import Settings
+from tests.serve.conftest import Serve
+from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
+
+
+def write_bundle(folder: Path, **says: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "manifest.tmp"
+    temporary.write_text(json.dumps(says))
+    temporary.replace(folder / "manifest.json")
+    return folder
+
+
+def load(folder: Path, _: Settings) -> Any:
+    """A predictor as the folder's manifest says; "broken" does not load."""
+    says = json.loads((folder / "manifest.json").read_text())
+    if says.get("broken"):
+        raise ValueError("model.onnx was changed")
+    manifest = FakeManifest(
+        task=says.get("task", "ner"), role=says.get("role", "student"), digest=says.get("digest", "0" * 64)
+    )
+    return FakeParser(manifest) if manifest.task == "parse" else FakeNer(manifest)
+
+
+def registry(bundles: Path, **options: Any) -> Registry:
+    return Registry(Settings(bundles=bundles), load, **options)
+
+
+def ids(state: State | None) -> list[str]:
+    assert state is not None
+    return [model.id for model in state.models.all]
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_versions_lie_side_by_side_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for path in ("ner/9", "ner/10", "ner/v2.1", "tags", "parse/2026-11-25", "parse/not-a-version", ".copy/1"):
+        write_bundle(tmp_path / path)
+    assert [found.id for found in find_bundles(tmp_path)] == [
+        "ner@v2.1",
+        "ner@9",
+        "ner@10",
+        "parse@2026-11-25",
+        "tags",
+    ]
+
+
+def test_a_name_means_its_newest_version_and_an_id_exactly_one(serve_folder: "ServeFolder") -> None:
+    bundles, client = serve_folder({"ner/1": {}, "ner/2": {}, "other": {}})
+    ask = {"texts": ["Ada"]}
+    assert client.post("/ner", json=ask).json()["model"] == "ner@2"
+    assert client.post("/ner", json=ask | {"model": "ner"}).json()["model"] == "ner@2"
+    assert client.post("/ner", json=ask | {"model": "ner@1"}).json()["model"] == "ner@1"
+    refused = client.post("/ner", json=ask | {"model": "ner@3"})
+    assert refused.json()["code"] == "unknown_model"
+    assert "'ner@2'" in refused.json()["detail"]
+    listed = client.get("/models").json()["models"]
+    assert [(model["id"], model["name"], model["version"], model["default"]) for model in listed] == [
+        ("ner@1", "ner", "1", False),
+        ("ner@2", "ner", "2", True),
+        ("other", "other", "0" * 12, False),
+    ]
+
+
+def test_the_settings_choose_the_default_of_a_task(serve_folder: "ServeFolder") -> None:
+    _, client = serve_folder({"ner/1": {}, "ner/2": {}, "other": {}}, defaults={"ner": "other"})
+    assert client.post("/ner", json={"texts": ["a"]}).json()["model"] == "other"
+    _, client = serve_folder({"ner/1": {}, "ner/2": {}}, defaults={"ner": "ner@1"})
+    assert client.post("/ner", json={"texts": ["a"]}).json()["model"] == "ner@1"
+    _, client = serve_folder({"ner": {}}, defaults={"ner": "absent"})
+    answer = client.post("/ner", json={"texts": ["a"]})
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_model_for_task")
+    assert "'absent'" in answer.json()["detail"]
+
+
+def test_new_changed_and_removed_bundles_are_noticed(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_bundle(tmp_path / "a", digest="1")
+        write_bundle(tmp_path / "b")
+        models = registry(tmp_path)
+        await models.start()
+        before = models.state
+        assert await models.refresh() is False
+        assert models.state is before
+        write_bundle(tmp_path / "c")
+        write_bundle(tmp_path / "a", digest="2")
+        (tmp_path / "b" / "manifest.json").unlink()
+        assert await models.refresh() is True
+        assert ids(models.state) == ["a", "c"]
+        assert models.state is not None
+        assert models.state.models.all[0].version == "2"
+
+    run(test())
+
+
+def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_bundle(tmp_path / "a")
+        models = registry(tmp_path)
+        await models.start()
+        assert models.state is not None
+        kept = models.state.models.all[0]
+        write_bundle(tmp_path / "b")
+        await models.refresh()
+        assert models.state.models.all[0] is kept
+
+    run(test())
+
+
+def test_a_broken_bundle_is_refused_and_what_it_would_replace_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        write_bundle(tmp_path / "a", digest="1")
+        told: list[State] = []
+        models = registry(tmp_path, changed=told.append)
+        await models.start()
+        assert models.state is not None
+        kept = models.state.models.all[0]
+        write_bundle(tmp_path / "a", broken=True)
+        write_bundle(tmp_path / "new", broken=True)
+        await models.refresh()
+        assert models.state.models.all == (kept,)
+        assert set(models.state.refused) == {"a", "new"}
+        assert "model.onnx was changed" in models.state.refused["a"]
+        assert "model.onnx was changed" in caplog.text
+        caplog.clear()
+        await models.refresh()
+        assert not caplog.records, "said again without need"
+        write_bundle(tmp_path / "a", digest="3")
+        await models.refresh()
+        assert models.state.models.all[0].version == "3"
+        assert set(models.state.refused) == {"new"}
+        assert len(told) == 3
+
+    run(test())
+
+
+def test_an_emptied_folder_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        folder = write_bundle(tmp_path / "a")
+        models = registry(tmp_path)
+        await models.start()
+        (folder / "manifest.json").unlink()
+        assert await models.refresh() is False
+        assert ids(models.state) == ["a"]
+        assert "what is loaded goes on" in caplog.text
+
+    run(test())
+
+
+def test_a_server_that_starts_refuses_a_broken_bundle_and_a_replaced_worker_goes_on_without_it(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        write_bundle(tmp_path / "a")
+        write_bundle(tmp_path / "b", broken=True)
+        with pytest.raises(StartError, match=str(tmp_path / "b")):
+            await registry(tmp_path).start()
+        models = registry(tmp_path)
+        await models.start(strict=False)
+        assert ids(models.state) == ["a"]
+        write_bundle(tmp_path / "a", broken=True)
+        with pytest.raises(StartError):
+            await registry(tmp_path).start(strict=False)
+
+    run(test())
+
+
+def test_a_watched_folder_switches_by_itself_and_no_request_fails(serve_folder: "ServeFolder") -> None:
+    bundles, client = serve_folder({"ner/1": {}}, watch_seconds=0.02)
+    statuses: set[int] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=20, trust_env=False) as own:
+            while not stop.is_set():
+                statuses.add(own.post("/ner", json={"texts": ["Ada"]}).status_code)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for version in range(2, 6):
+            write_bundle(bundles / "ner" / str(version))
+            write_bundle(bundles / f"broken{version}", broken=True)
+            for _ in range(2000):
+                listed = client.get("/models").json()
+                if listed["models"][-1]["id"] == f"ner@{version}" and len(listed["refused"]) == version - 1:
+                    break
+            else:
+                raise AssertionError("the new version was not noticed")
+    finally:
+        stop.set()
+        asker.join(20)
+    assert statuses == {200}
+
+
+def test_a_request_is_answered_by_the_model_that_it_began_with(serve_folder: "ServeFolder") -> None:
+    bundles, client = serve_folder({"ner/1": {}}, watch_seconds=0.02)
+
+    def body() -> Iterator[bytes]:
+        yield b'{"texts": ["Ada'
+        write_bundle(bundles / "ner" / "2")
+        for _ in range(2000):
+            if client.get("/models").json()["models"][-1]["id"] == "ner@2":
+                break
+        yield b'"]}'
+
+    answer = client.post("/ner", content=body(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert answer.json()["model"] in ("ner@1", "ner@2")
+    assert client.post("/ner", json={"texts": ["Ada"]}).json()["model"] == "ner@2"
+
+
+ServeFolder = Any
+
+
+@pytest.fixture
+def serve_folder(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> ServeFolder:
+    """serve_folder({path: manifest}, **settings) serves a folder that the test may change: (folder, client)."""
+
+    def start(bundles: dict[str, dict[str, Any]], **settings: Any) -> tuple[Path, httpx.Client]:
+        folder = tmp_path_factory.mktemp("models")
+        for path, says in bundles.items():
+            write_bundle(folder / path, **says)
+        return folder, serve({}, folder=folder, load=load, **settings)
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="serve")
