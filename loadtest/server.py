@@ -55,8 +55,9 @@ def own_process(
     *,
     variables: Mapping[str, str] | None = None,
     cores: set[int] | None = None,
+    folder: Path = PROJECT,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command from the project's root, output to `log`; it and its children end with the block.
+    """Run a command in `folder`, output to `log`; it and its children end with the block.
 
     It gets a session of its own: Ctrl-C comes to this process only, and a server's workers are stopped
     together with it. `variables` are added to the environment; `cores` are all that it may run on.
@@ -67,7 +68,7 @@ def own_process(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=PROJECT,
+            cwd=folder,
             start_new_session=True,
             env={**os.environ, **(variables or {})},
             preexec_fn=None if cores is None else partial(os.sched_setaffinity, 0, cores),

@@ -2,8 +2,8 @@
 
 A batcher has a bounded queue and a thread for its engine. Whenever the engine is free and something waits,
 what waits goes in, up to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a
-busy one finds full batches. A run begins when the event loop has nothing else to do: what has already arrived,
-but was not read yet, comes along.
+busy one finds full batches. A run begins when the event loop has nothing else to do: what has arrived but was
+not read yet comes along.
 
 Requests share the engine fairly (start-time fair queueing, Goyal et al. 1996): each sentence has a turn, the
 number of tokens of its own request before it, counted from where the queue is when the request comes. So the
@@ -28,7 +28,7 @@ MOST_PASSES = 3
 """Batches of its window that may go before a sentence."""
 
 QUIET_ROUNDS, MOST_ROUNDS = 2, 16
-"""A free engine runs after so many rounds of the event loop that brought no sentence, or after so many in all.
+"""A free engine runs after so many rounds of the event loop without a new sentence, or so many in all.
 
 A round reads what has arrived, and only the next one lets the requests go so far as to bring their sentences.
 """

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from serve import conllu, drawing, stream
 from serve.problems import ProblemDetails
-from serve.reading import TIMEOUT_HEADER
+from serve.reading import LEAST_SECONDS, TIMEOUT_HEADER
 from serve.schemas import (
     AnnotationRequest,
     NerResult,
@@ -28,11 +28,11 @@ models, `GET /info` the limits. Every error is `application/problem+json` with a
 """
 
 COMMON_PROBLEMS = (
-    "unauthorised", "invalid_timeout", "unknown_model", "no_model_for_task", "wrong_task",
+    "unauthorised", "invalid_timeout", "invalid_request", "unknown_model", "no_model_for_task", "wrong_task",
     "unsupported_media_type", "internal_error", "not_ready",
 )  # fmt: skip
 ANNOTATION_PROBLEMS = (
-    "malformed_json", "invalid_encoding", "invalid_request", "body_timeout", "body_too_large",
+    "malformed_json", "invalid_encoding", "body_timeout", "body_too_large",
     "too_many_items", "text_too_long", "sentence_too_long", "token_too_long", "too_many_tokens",
     "overloaded", "deadline_exceeded", *COMMON_PROBLEMS,
 )  # fmt: skip
@@ -89,7 +89,7 @@ TIMEOUT_PARAMETER = {
     "in": "header",
     "required": False,
     "description": "Seconds after which no answer is wanted any more; the server's own limit is in /info.",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
+    "schema": {"type": "number", "minimum": LEAST_SECONDS},
     "example": 2.5,
 }
 

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -51,7 +52,10 @@ KINDS: Mapping[str, tuple[int, str]] = {
 class Fault(BaseModel):
     """One fault of the input: where it is and what is wrong with it."""
 
-    pointer: str = Field(description="JSON pointer (RFC 6901) into the request's body; empty for the whole.")
+    pointer: str = Field(
+        description="JSON pointer (RFC 6901) into the request's body, empty for the whole; of a parameter "
+        "`/query/NAME`."
+    )
     detail: str
 
 
@@ -189,8 +193,17 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return problem.response(request.scope)
 
 
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """For what FastAPI reads by itself: parameters of the query."""
+    assert isinstance(error, RequestValidationError)
+    faults = [Fault(pointer=pointer(*fault["loc"]), detail=fault["msg"]) for fault in error.errors()]
+    detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    return Problem("invalid_request", f"{detail}.", faults).response(request.scope)
+
+
 def install(app: FastAPI) -> None:
     """Makes all errors of the application problems."""
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_middleware(FaultBarrier)

@@ -1,12 +1,15 @@
 """uvicorn's HTTP protocol, less patient: connections that say nothing, or take nothing, are closed."""
 
 import asyncio
+import logging
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.problems import MEDIA_TYPE, Problem
 from serve.settings import Settings
+
+log = logging.getLogger("serve")
 
 LAST_CALL_SECONDS = 1.0
 """Time for the first request of a connection that was made just before the server stops."""
@@ -84,6 +87,7 @@ class Protocol(HttpToolsProtocol):
             if left < before:
                 self._look_for_progress(left)
             else:
+                log.warning("a client took nothing of its answer for %g s; it is cut off", self.stuck_seconds)
                 self.transport.abort()
 
         self._stuck = self.loop.call_later(self.stuck_seconds, look)

@@ -11,6 +11,9 @@ from serve.problems import Fault, Problem, pointer
 from serve.schemas import AnnotationRequest
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+LEAST_SECONDS = 0.05
+"""The shortest time that a request may ask for; in less than that the answer would be a matter of luck."""
+
 FAULTS_SHOWN = 20
 
 
@@ -30,8 +33,8 @@ def seconds_wanted(header: str | None, most: float) -> float:
         seconds = float(header)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        detail = f"{TIMEOUT_HEADER} is {header!r}; send seconds above 0, such as 0.5."
+    if not LEAST_SECONDS <= seconds < math.inf:
+        detail = f"{TIMEOUT_HEADER} is {header!r}; send seconds from {LEAST_SECONDS}, such as 2.5."
         raise Problem("invalid_timeout", detail)
     return min(seconds, most)
 

@@ -142,15 +142,10 @@ class Stream(Response):
                 return Running(made, job)
 
     async def _write(self, send: Send, entries: "asyncio.Queue[Entry | None]") -> None:
-        """Sends the results as they come. Raises ClientDisconnect where the client does not take them."""
+        """Sends the results as they come; it waits where the client takes none."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            async for part in self._written(entries):
-                async with asyncio.timeout(self._idle):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        except TimeoutError:
-            log.warning("a stream's client read nothing for %g s; it is ended", self._idle)
-            raise ClientDisconnect from None
+        async for part in self._written(entries):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _written(self, entries: "asyncio.Queue[Entry | None]") -> AsyncIterator[bytes]:

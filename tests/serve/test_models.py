@@ -63,7 +63,7 @@ def test_versions_lie_side_by_side_in_the_order_of_their_numbers(tmp_path: Path)
 
 
 def test_a_name_means_its_newest_version_and_an_id_exactly_one(serve_folder: "ServeFolder") -> None:
-    bundles, client = serve_folder({"ner/1": {}, "ner/2": {}, "other": {}})
+    _, client = serve_folder({"ner/1": {}, "ner/2": {}, "other": {}})
     ask = {"texts": ["Ada"]}
     assert client.post("/ner", json=ask).json()["model"] == "ner@2"
     assert client.post("/ner", json=ask | {"model": "ner"}).json()["model"] == "ner@2"
@@ -234,7 +234,7 @@ ServeFolder = Any
 
 @pytest.fixture
 def serve_folder(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> ServeFolder:
-    """serve_folder({path: manifest}, **settings) serves a folder that the test may change: (folder, client)."""
+    """serve_folder({path: manifest}, **settings): a folder that the test may change, and a client."""
 
     def start(bundles: dict[str, dict[str, Any]], **settings: Any) -> tuple[Path, httpx.Client]:
         folder = tmp_path_factory.mktemp("models")

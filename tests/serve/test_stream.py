@@ -364,7 +364,7 @@ def test_a_client_that_takes_no_results_is_cut_off(serve: Serve, caplog: pytest.
         with pytest.raises(OSError, match="reset|Broken pipe"):
             while True:
                 connection.sendall(chunk(line))
-    until(lambda: "read nothing for 0.3 s" in caplog.text)
+    until(lambda: "took nothing of its answer for 0.3 s" in caplog.text)
     assert stream(client, ADA)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.chaos.evil import CASES, exchange, fault
 from loadtest.chaos.figures import Findings, ScenarioError
 from loadtest.chaos.serving import Served, Setup, serving
-from loadtest.server import own_process
+from loadtest.server import PROJECT, own_process
 
 PATIENCE = 10  # seconds for an answer
 ENOUGH, QUICK_ENOUGH = 10_000, 500  # requests
@@ -29,7 +29,7 @@ CHECKS = (
     "content_type_conformance",
     "response_schema_conformance",
 )
-HOOKS = {"SCHEMATHESIS_HOOKS": "loadtest.chaos.jsonl"}
+HOOKS = {"SCHEMATHESIS_HOOKS": "loadtest.chaos.jsonl", "PYTHONPATH": str(PROJECT)}
 # A client that says nothing more is sent away within the patience above.
 SETTINGS = {"body_seconds": "4", "head_seconds": "4"}
 
@@ -108,7 +108,10 @@ def _by_hand(served: Served) -> dict[str, str]:
 
 
 def _schemathesis(setup: Setup, served: Served, seed: int, folder: Path) -> tuple[Any, Any]:
-    """One run in a process of its own: its archive of requests, and its report; it says what failed."""
+    """One run in a process of its own: its archive of requests, and its report; it says what failed.
+
+    It runs in `folder`, where it also keeps what it learnt, so that each run of ours begins with nothing.
+    """
     archive, report, log = (folder / f"{seed}-{name}" for name in ("har.json", "report.json", "log"))
     options: dict[str, object] = {
         "phases": "examples,coverage,fuzzing",
@@ -128,7 +131,7 @@ def _schemathesis(setup: Setup, served: Served, seed: int, folder: Path) -> tupl
         *("--continue-on-failure", "--no-shrink", "--no-color"),
         *(f"--{name}={value}" for name, value in options.items()),
     ]
-    with own_process(command, log, variables=HOOKS) as process:
+    with own_process(command, log, variables=HOOKS, folder=folder) as process:
         try:
             process.wait(RUN_SECONDS)
         except subprocess.TimeoutExpired:
