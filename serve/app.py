@@ -61,6 +61,8 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     app: FastAPI = FastAPIOffline(
         title="Structural knowledge distillation", version=__version__, description=openapi.DESCRIPTION,
         lifespan=lifespan, redoc_url=None, redirect_slashes=False, static_url="/docs/files",
+        # Its own spans would have the address as the client wrote it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )  # fmt: skip
     app.state.service = service
     # The last one added is the first that a request meets.
@@ -193,9 +195,12 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     async def prometheus(request: Request) -> Response:
         """The sum over all workers, in Prometheus' text format or, if asked for, OpenMetrics."""
         accept = request.headers.get("accept", "")
+        service.tell()
         content, content_type = await asyncio.to_thread(metrics.exposition, accept)
         return Response(content, headers={"Content-Type": content_type})
 
+    # Routes are tried in turn, and these are asked for the most.
+    app.router.routes.sort(key=lambda route: getattr(route, "path", "") not in ("/ner", "/parse"))
     return app
 
 

@@ -56,13 +56,11 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run of the engine: what was in it, how long it took, and what is left in the queue."""
+    """A run of the engine: what was in it, and how long it took."""
 
     sentences: int
     tokens: int
     seconds: float
-    waiting_sentences: int
-    waiting_tokens: int
 
 
 class Refused(Exception):  # noqa: N818 - what happened to a request, no fault of the program
@@ -153,7 +151,8 @@ class Batcher:
     ) -> Job:
         """Takes all sentences of a request, or none.
 
-        A request that is larger than the whole queue is taken when nothing waits.
+        A request that is larger than half of the queue counts as half of it: it is taken when as much is
+        free, so that small ones cannot keep it out for ever.
 
         Args:
             timeout: seconds after which the job fails with `Expired`.
@@ -189,10 +188,14 @@ class Batcher:
 
     def cancel(self, job: Job) -> None:
         """Gives a job's places to others; what runs already is thrown away when it is done."""
-        if not job.answers.done():
-            job.answers.cancel()
-            job.settle()
-            self._forget(job)
+        job.answers.cancel()
+        job.settle()
+        self._forget(job)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Sentences and tokens in the queue."""
+        return len(self._queue), self._tokens
 
     def full(self) -> float | None:
         """The seconds until there probably is room, where not one more token has any; else None."""
@@ -210,9 +213,11 @@ class Batcher:
             await waiter
 
     def _admit(self, sentences: int, tokens: int, share: float) -> None:
+        most_sentences = share * self._bounds.queue_sentences
+        most_tokens = share * self._bounds.queue_tokens
         if self._queue and (
-            len(self._queue) + sentences > share * self._bounds.queue_sentences
-            or self._tokens + tokens > share * self._bounds.queue_tokens
+            len(self._queue) + min(sentences, most_sentences / 2) > most_sentences
+            or self._tokens + min(tokens, most_tokens / 2) > most_tokens
         ):
             raise Refused(self._wait(self._tokens + self._running))
 
@@ -324,7 +329,7 @@ class Batcher:
         known = self._tokens_a_second or rate
         self._tokens_a_second = known + SMOOTHING * (rate - known)
         self._gather()
-        self._ran(Ran(len(batch), tokens, seconds, len(self._queue), self._tokens))
+        self._ran(Ran(len(batch), tokens, seconds))
 
 
 def choose(window: Sequence[Waiting], budget: int) -> tuple[list[Waiting], list[Waiting]]:

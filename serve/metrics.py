@@ -1,6 +1,9 @@
 """What `/metrics` shows. Where the environment names a folder, it is the sum over all workers."""
 
 import os
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -79,6 +82,8 @@ class ServedModel(NamedTuple):
 
 
 _served: set[ServedModel] = set()
+_counted: dict[Counter, int] = {}
+_observed: defaultdict[Histogram, list[float]] = defaultdict(list)
 
 
 # Finding a labelled child takes longer than counting in it, so each is looked up once.
@@ -126,14 +131,37 @@ def route(path: str) -> str:
 def observe_request(path: str, status: int, seconds: float) -> None:
     """Counts an answered request; the path is that of the request or of its route."""
     label = route(path)
-    _of_answer(label, status).inc()
-    _of_route(label).observe(seconds)
+    answer = _of_answer(label, status)
+    _counted[answer] = _counted.get(answer, 0) + 1
+    _observed[_of_route(label)].append(seconds)
 
 
 def observe_stages(stages: Mapping[str, float]) -> None:
     """Notes a request's seconds in the stages that it went through."""
     for stage, seconds in stages.items():
-        _of_stage(stage).observe(seconds)
+        _observed[_of_stage(stage)].append(seconds)
+
+
+def flush() -> None:
+    """Shows what requests noted since the last time. It belongs in the thread that notes.
+
+    A value in the workers' files takes several microseconds to change, as long as some whole layers of a
+    request, so requests are added up first.
+    """
+    for counter, count in _counted.items():
+        counter.inc(count)
+    _counted.clear()
+    for histogram, values in _observed.items():
+        _observe_all(histogram, values)
+    _observed.clear()
+
+
+def _observe_all(histogram: Histogram, values: list[float]) -> None:
+    """What `histogram.observe` does for each value; prometheus_client has no public way for many at once."""
+    buckets = Counts(bisect_left(histogram._upper_bounds, value) for value in values)
+    for bucket, count in buckets.items():
+        histogram._buckets[bucket].inc(count)
+    histogram._sum.inc(sum(values))
 
 
 def observe_batch(model: str, version: str, sentences: int, tokens: int) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bundle.annotate.readers import Reading
 from bundle.segment import Segmenter
 from serve.batcher import Batcher
-from serve.bundles import Found, Manifest, Predictor
+from serve.bundles import TASKS, Found, Manifest, Predictor
 from serve.problems import Fault, Problem, pointer
 
 DIGEST_CHARACTERS = 12
@@ -67,8 +68,15 @@ class Models:
     def of(self, task: str) -> list[Model]:
         return [model for model in self.all if model.manifest.task == task]
 
+    @cached_property
+    def _defaults(self) -> dict[str, Model | None]:
+        return {task: self._default(task) for task in TASKS}
+
     def default(self, task: str) -> Model | None:
         """The wanted model, else the newest version of the first student, else of the first model."""
+        return self._defaults[task]
+
+    def _default(self, task: str) -> Model | None:
         candidates = self.of(task)
         if task in self.wanted:
             return self._named(self.wanted[task], task)

@@ -5,9 +5,10 @@ import math
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from serve.problems import Fault, Problem, pointer
+from serve.protocol import BODY_IS_THERE
 from serve.schemas import AnnotationRequest
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -39,21 +40,27 @@ def seconds_wanted(header: str | None, most: float) -> float:
     return min(seconds, most)
 
 
-async def read_body(receive: Receive, seconds: float) -> bytes:
+async def read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
     """The whole body. Raises a `Problem` where it takes too long, ClientDisconnect where it breaks off."""
-    parts: list[bytes] = []
+    if BODY_IS_THERE in scope:
+        return await _whole_body(receive)
     try:
         async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                parts.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
+            return await _whole_body(receive)
     except TimeoutError:
         detail = f"After {seconds:g} s the body is not complete; send it faster, or less of it."
         raise Problem("body_timeout", detail, headers={"Connection": "close"}) from None
+
+
+async def _whole_body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def parse_body(body: bytes) -> AnnotationRequest:

@@ -26,6 +26,12 @@ from serve.visit import Visit, visit_of
 INLINE_TOKENS = 2000
 """Answers of up to so many tokens are made in the event loop: it takes a few milliseconds at most."""
 
+GATED = {b"/ner": "ner", b"/parse": "parse"}
+"""URLs whose requests are refused as soon as their heads are there, where a queue is full."""
+
+FLUSH_SECONDS = 1.0
+"""How old the figures of other workers in /metrics may be."""
+
 log = logging.getLogger("serve")
 
 Made = TypeVar("Made")
@@ -53,7 +59,7 @@ class Service:
         self._segmenting = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
         self._shown: set[str] = set()
         self._refused: set[str] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     async def start(self, *, strict: bool = True) -> None:
         """Loads keys and models. Raises StartError where there are none, or one fails and `strict`."""
@@ -61,8 +67,9 @@ class Service:
             self.keys = ApiKeys.load(self.settings.api_keys)
         await self.registry.start(strict=strict)
         metrics.count_worker()
+        self._beside = [asyncio.ensure_future(self._tell_again_and_again())]
         if self.settings.watch_seconds:
-            self._watching = asyncio.ensure_future(self.registry.watch(self.settings.watch_seconds))
+            self._beside.append(asyncio.ensure_future(self.registry.watch(self.settings.watch_seconds)))
 
     async def refresh(self) -> None:
         """Looks for other bundles and keys; what fails to load changes nothing."""
@@ -75,8 +82,9 @@ class Service:
 
     def stop(self) -> None:
         """Ends what runs beside requests."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._beside:
+            task.cancel()
+        self.tell()
         self.registry.state = None
 
     @property
@@ -87,17 +95,29 @@ class Service:
             raise Problem("not_ready", detail, headers={"Retry-After": "1"})
         return self.registry.state
 
+    def gate(self, method: bytes, url: bytes) -> Problem | None:
+        """Why a request is refused before anything of it is read; None lets it through."""
+        task = GATED.get(url)
+        if task is None or method != b"POST" or self.registry.state is None:
+            return None
+        problem = waiting.refusal(self.registry.state.models.of(task))
+        if problem is not None:
+            metrics.observe_request(f"/{task}", problem.status, 0.0)
+            metrics.count_refusal(problem.code)
+        return problem
+
     async def annotate(self, request: Request, task: str) -> Annotated:
         """Answers a request of a task. Raises a `Problem` that says why not."""
         models, visit = self.state.models, visit_of(request.scope)
-        waiting.refuse_if_full(models.of(task))
         check_media_type(request.headers.get("content-type", ""), "application/json")
         seconds = seconds_wanted(request.headers.get(TIMEOUT_HEADER), self.settings.request_seconds)
-        with visit.stage("read"):
-            wanted = parse_body(await read_body(request.receive, min(seconds, self.settings.body_seconds)))
+        in_time = min(seconds, self.settings.body_seconds)
+        body = await read_body(request.scope, request.receive, in_time)
+        wanted = parse_body(body)
         model = models.choose(task, wanted.model)
         check_size(wanted, self.settings.limits)
         began = perf_counter()
+        visit.stages["read"] = began - visit.began
         if wanted.texts is None:
             items = items_of(wanted, model.segmenter, self.settings.limits)
         else:
@@ -111,7 +131,7 @@ class Service:
             model.batcher,
             sentences,
             seconds=seconds - (perf_counter() - visit.began),
-            receive=request.receive,
+            scope=request.scope,
             visit=visit,
         )
         return Annotated(model, items, answers, visit)
@@ -126,6 +146,17 @@ class Service:
 
     async def _in_segmenting(self, work: Callable[..., Made], *arguments: Any) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._segmenting, work, *arguments)
+
+    def tell(self) -> None:
+        """Brings this process's part of the metrics up to date."""
+        for model in self.registry.state.models.all if self.registry.state else ():
+            metrics.set_queue(model.id, *model.batcher.waiting)
+        metrics.flush()
+
+    async def _tell_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.tell()
 
     def _tell_models(self, state: State) -> None:
         models = state.models
@@ -148,12 +179,14 @@ class Service:
 
 async def written(annotated: Annotated, write: Callable[[], Made]) -> Made:
     """What `write` makes of the answers; in a thread where others would have to wait for it."""
-    with annotated.visit.stage("write"):
-        if annotated.visit.tokens <= INLINE_TOKENS:
-            return write()
-        return await asyncio.to_thread(write)
+    began = perf_counter()
+    if annotated.visit.tokens <= INLINE_TOKENS:
+        made = write()
+    else:
+        made = await asyncio.to_thread(write)
+    annotated.visit.stages["write"] = perf_counter() - began
+    return made
 
 
 def _tell_run(model: Model, ran: Ran) -> None:
     metrics.observe_batch(model.id, model.version, ran.sentences, ran.tokens)
-    metrics.set_queue(model.id, ran.waiting_sentences, ran.waiting_tokens)

@@ -79,12 +79,16 @@ class Settings(BaseSettings):
         default=30, description="Time for a request; a client shortens it with `X-Request-Timeout: 0.5`."
     )
     body_seconds: Seconds = Field(default=20, description="Time for a request's body to arrive.")
-    head_seconds: Seconds = Field(default=10, description="Time for a request's headers to arrive.")
+    head_seconds: Seconds = Field(
+        default=10, description="Time for a request's headers to arrive, which have at most 64 KiB."
+    )
     keep_alive_seconds: Seconds = Field(
         default=75, description="Time after which an idle connection is closed."
     )
     stream_idle_seconds: Seconds = Field(
-        default=60, description="Time after which a stream ends whose client neither sends nor reads."
+        default=60,
+        description="Time after which a stream ends whose client sends nothing, and any connection whose "
+        "client takes nothing of its answer.",
     )
     drain_seconds: SecondsOrNone = Field(
         default=1,

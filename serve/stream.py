@@ -227,5 +227,7 @@ def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | F
         try:
             made.append(json_record(line, reading))
         except RecordError as error:
-            made.append(Fault(line.number, "invalid_record", str(error)))
+            # The option is that of `python -m bundle annotate`.
+            message = str(error).removesuffix(" (--sentence-tokens)")
+            made.append(Fault(line.number, "invalid_record", message))
     return made

@@ -1,7 +1,6 @@
 """One request as it is watched: its id, its stages and its model, and what is told of it in the end."""
 
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -33,15 +32,6 @@ class Visit:
     bytes_in: int = 0
     bytes_out: int = 0
     stages: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Counts the time of the block to a stage."""
-        began = perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[name] = perf_counter() - began
 
     def server_timing(self) -> str:
         """The header `Server-Timing` (https://www.w3.org/TR/server-timing/): milliseconds of each stage."""

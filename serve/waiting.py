@@ -3,15 +3,17 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Scope
 
-from serve.batcher import Batcher, Expired, Job, NeverFits, Refused
+from serve.batcher import Batcher, Expired, Job, Refused
 from serve.models import Model
 from serve.problems import Problem
+from serve.protocol import ON_LOST, OnLost
 from serve.visit import Visit
 
 
@@ -22,19 +24,15 @@ def overloaded(seconds: float) -> Problem:
     return Problem("overloaded", detail, headers={"Retry-After": str(later)})
 
 
-def refuse_if_full(models: Sequence[Model]) -> None:
-    """Raises `overloaded` where every model of a task is full, whichever the request will name.
-
-    It is asked before the body is read, so that a refusal costs next to nothing when there is most to refuse.
-    """
+def refusal(models: Sequence[Model]) -> Problem | None:
+    """`overloaded` where every model of a task is full, whichever the request names."""
     waits = [model.batcher.full() for model in models]
     seconds = [wait for wait in waits if wait is not None]
-    if seconds and len(seconds) == len(waits):
-        raise overloaded(min(seconds))
+    return overloaded(min(seconds)) if seconds and len(seconds) == len(waits) else None
 
 
 async def answers(
-    batcher: Batcher, sentences: Sequence[Sequence[str]], *, seconds: float, receive: Receive, visit: Visit
+    batcher: Batcher, sentences: Sequence[Sequence[str]], *, seconds: float, scope: Scope, visit: Visit
 ) -> list[Any]:
     """One answer a sentence, within `seconds`.
 
@@ -46,25 +44,22 @@ async def answers(
         job = batcher.submit(sentences, timeout=max(0.0, seconds))
     except Refused as refused:
         raise overloaded(refused.retry_after) from None
-    except NeverFits as error:
-        detail = f"Sentence {error.index} has {error.tokens} tokens; the server runs fewer at once."
-        raise Problem("sentence_too_long", detail) from None
-    gone = asyncio.ensure_future(_disconnect(receive))
-    gone.add_done_callback(lambda _: batcher.cancel(job))
+    on_lost: OnLost = scope.get(ON_LOST) or OnLost()
+    cancel = partial(batcher.cancel, job)
+    on_lost.add(cancel)
     try:
-        found = await job.answers
+        return await job.answers
     except Expired:
         detail = "The time of the request was up; ask for less at once, allow more time or try again later."
         raise Problem("deadline_exceeded", detail) from None
     except asyncio.CancelledError:
-        batcher.cancel(job)
-        if gone.done() and not gone.cancelled():
+        if not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
             raise ClientDisconnect from None
+        batcher.cancel(job)
         raise
     finally:
-        gone.cancel()
+        on_lost.discard(cancel)
         count_stages(visit, job)
-    return found
 
 
 def count_stages(visit: Visit, job: Job) -> None:
@@ -73,8 +68,3 @@ def count_stages(visit: Visit, job: Job) -> None:
     began = job.began or now
     visit.stages["queue"] = began - job.submitted
     visit.stages["engine"] = now - began
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -1,6 +1,7 @@
 """The gunicorn worker: uvicorn that drains before it stops, and looks for new models when it is told to."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -12,7 +13,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from serve.protocol import patient
+from serve.protocol import protocol_of
 from serve.service import Service
 from serve.tracing import traced
 
@@ -26,9 +27,15 @@ class DrainingServer(Server):
     """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
 
     def __init__(self, config: Config, service: Service) -> None:
-        self._protocol_class = config.http = patient(service.settings)
+        self._protocol_class = config.http = protocol_of(service.settings, service.gate)
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What lives as long as the process is not looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.draining = True
@@ -89,6 +96,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, refresh)
         try:
-            await server.serve(sockets=self.sockets)
+            # gunicorn's wrappers would close their file descriptors a second time, when others may have them.
+            await server.serve(sockets=[each.sock for each in self.sockets])
         except SystemExit:  # it could not start; the log says why
             sys.exit(RESTART if app.state.replaces_a_worker else Arbiter.WORKER_BOOT_ERROR)

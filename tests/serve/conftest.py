@@ -14,9 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.app import create_app
-from serve.protocol import patient
+from serve.protocol import protocol_of
 from serve.settings import Settings
-from tests.serve.fakes import FakeNer, FakeParser
+from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 
 
 class Client(httpx.Client):
@@ -45,9 +45,9 @@ def connect(client: httpx.Client) -> socket.socket:
     return socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=30)
 
 
-def head(path: str, *headers: str, method: str = "POST") -> bytes:
-    """The head of a request with a JSON body, unless `headers` say otherwise."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: test", "Content-Type: application/json", *headers]
+def head(path: str, *headers: str, content_type: str = "application/json") -> bytes:
+    """The head of a POST request."""
+    lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Type: {content_type}", *headers]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
 
 
@@ -81,10 +81,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         app = create_app(chosen, load=load or given)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        protocol = protocol_of(chosen, app.state.service.gate)
         options: dict[str, Any] = {"timeout_keep_alive": chosen.keep_alive_seconds}
-        config = uvicorn.Config(
-            app, log_config=None, timeout_graceful_shutdown=1, http=patient(chosen), **options
-        )
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, http=protocol, **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -115,3 +114,20 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def client(serve: Serve) -> Client:
     """A server with one model for each task and the usual limits."""
     return serve({"names": FakeNer(), "trees": FakeParser()})
+
+
+@pytest.fixture(scope="session")
+def held_server(serve: Serve) -> tuple[HeldNer, Client]:
+    engine = HeldNer()
+    return engine, serve({"names": engine}, max_queue_sentences=40)
+
+
+@pytest.fixture
+def held(held_server: tuple[HeldNer, Client]) -> Iterator[tuple[HeldNer, Client]]:
+    """A server whose engine is held until the test opens its gate; 40 sentences may wait."""
+    engine, client = held_server
+    engine.gate.clear()
+    engine.runs.clear()
+    yield engine, client
+    engine.gate.set()
+    until(lambda: client.post("/ner", json={"texts": ["End."]}).status_code == 200)

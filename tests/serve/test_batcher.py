@@ -181,15 +181,20 @@ def test_bulk_work_leaves_room_for_others_and_can_wait_for_its_own() -> None:
     run(test())
 
 
-def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+def test_a_request_larger_than_the_queue_is_taken_when_half_of_it_is_free() -> None:
     async def test() -> None:
         engine = Engine(held=True)
         batcher = Batcher(engine, BOUNDS)
         first = await held_with(engine, batcher)
+        more_than_half = batcher.submit([words(10)] * 11)
+        with pytest.raises(Refused):
+            batcher.submit([words(10)] * 100)
+        batcher.cancel(more_than_half)
+        half = batcher.submit([words(10)] * 10)
         large = batcher.submit([words(10)] * 100)
         with pytest.raises(Refused):
             batcher.submit([words(1)])
-        _, answers = await release(engine, first, large)
+        _, _, answers = await release(engine, first, half, large)
         assert len(answers) == 100
 
     run(test())
@@ -322,17 +327,18 @@ def test_nothing_and_empty_sentences_have_answers_too() -> None:
     run(test())
 
 
-def test_each_run_is_told_with_what_is_left() -> None:
+def test_each_run_is_told_and_what_waits_can_be_asked() -> None:
     async def test() -> None:
         told: list[Ran] = []
         engine = Engine(held=True)
         batcher = Batcher(engine, BOUNDS, told.append)
         first = await held_with(engine, batcher)
         second = batcher.submit([words(4), words(4)])
+        assert batcher.waiting == (2, 8)
         await release(engine, first, second)
         await until(lambda: len(told) == 2)
+        assert batcher.waiting == (0, 0)
         assert [(ran.sentences, ran.tokens) for ran in told] == [(1, 1), (2, 8)]
-        assert [(ran.waiting_sentences, ran.waiting_tokens) for ran in told] == [(2, 8), (0, 0)]
 
     run(test())
 
