@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     app.add_middleware(
         Watch,
         draining=lambda: service.draining,
+        ended=service.arrived,
         log_each=settings.access_log,
         trace_each=settings.tracing,
     )

@@ -5,12 +5,14 @@ what waits goes in, up to a budget of tokens; there is no timer, so an idle engi
 busy one finds full batches. A run begins when the event loop has nothing else to do: what has arrived but was
 not read yet comes along.
 
-Requests share the engine fairly (start-time fair queueing, Goyal et al. 1996): each sentence has a turn, the
-number of tokens of its own request before it, counted from where the queue is when the request comes. So the
-sentences of a large request stand one behind the other, and a small request that comes later goes between
-them. What runs together is chosen by length around the sentence whose turn it is, from a window of the next
-ones, since sentences of one length are cheaper together; one that was passed over `MOST_PASSES` times goes
-before any other, so that nothing starves.
+Requests are served in the order in which they come, but for those that are larger than a batch: what comes
+later may go between their batches (start-time fair queueing, Goyal et al. 1996, with a batch as the quantum).
+What runs together is chosen by length around the sentence whose turn it is, from a window of the next ones,
+since sentences of one length are cheaper together; one that was passed over `MOST_PASSES` times goes before
+any other, so that nothing starves.
+
+A queue that has refused a request refuses all until a quarter of it is free again. So large requests have the
+same chance as small ones, and a flood can be refused without a look at what is in it.
 """
 
 import asyncio
@@ -32,6 +34,9 @@ QUIET_ROUNDS, MOST_ROUNDS = 2, 16
 
 A round reads what has arrived, and only the next one lets the requests go so far as to bring their sentences.
 """
+
+OPEN_AGAIN = 0.75
+"""Share of the bounds at which a queue that was full takes requests again."""
 
 SMOOTHING = 0.2
 """Weight of the last run in the estimate of the engine's speed."""
@@ -111,7 +116,11 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """A sentence in the queue; `number` counts them all, `passes` the batches that went before it."""
+    """A sentence in the queue.
+
+    `turn` is when its part of its request is due, on the batcher's clock of tokens; `number` counts all
+    sentences, `passes` the batches that went before it.
+    """
 
     turn: int
     number: int
@@ -142,6 +151,7 @@ class Batcher:
         self._turn = 0
         self._submitted = 0  # sentences in all
         self._gathering = False
+        self._closed = False
         self._tokens_a_second: float | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._room: list[asyncio.Future[None]] = []
@@ -175,11 +185,12 @@ class Batcher:
         if not lengths:
             job.settle()
             return job
-        turn = self._turn
+        before = 0
         for index, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
+            turn = self._turn + before - before % self._bounds.batch_tokens
             insort(self._queue, Waiting(turn, self._submitted, job, index, sentence, length))
             self._submitted += 1
-            turn += length
+            before += length
         self._tokens += sum(lengths)
         if timeout is not None:
             job.timer = loop.call_later(timeout, self._expire, job)
@@ -197,13 +208,17 @@ class Batcher:
         """Sentences and tokens in the queue."""
         return len(self._queue), self._tokens
 
-    def full(self) -> float | None:
-        """The seconds until there probably is room, where not one more token has any; else None."""
-        try:
-            self._admit(1, 1, 1.0)
-        except Refused as refused:
-            return refused.retry_after
-        return None
+    def full(self, coming: float = 0) -> float | None:
+        """The seconds until there probably is room, where nothing has any; else None.
+
+        Args:
+            coming: tokens that are on their way and not submitted yet.
+        """
+        full = (
+            len(self._queue) >= self._bounds.queue_sentences
+            or self._tokens + coming >= self._bounds.queue_tokens
+        )
+        return self._wait(self._tokens + self._running) if full or self._closed else None
 
     async def room(self) -> None:
         """Returns when something left the queue."""
@@ -215,11 +230,19 @@ class Batcher:
     def _admit(self, sentences: int, tokens: int, share: float) -> None:
         most_sentences = share * self._bounds.queue_sentences
         most_tokens = share * self._bounds.queue_tokens
-        if self._queue and (
+        full = bool(self._queue) and (
             len(self._queue) + min(sentences, most_sentences / 2) > most_sentences
             or self._tokens + min(tokens, most_tokens / 2) > most_tokens
-        ):
+        )
+        self._closed = self._closed or (full and share == 1.0 and self._holds_much())
+        if full or self._closed:
             raise Refused(self._wait(self._tokens + self._running))
+
+    def _holds_much(self) -> bool:
+        return (
+            len(self._queue) > OPEN_AGAIN * self._bounds.queue_sentences
+            or self._tokens > OPEN_AGAIN * self._bounds.queue_tokens
+        )
 
     def _wait(self, tokens: int) -> float:
         """The seconds that the engine probably takes for so many tokens; 0 as long as nothing is known."""
@@ -233,9 +256,11 @@ class Batcher:
         kept = [waiting for waiting in self._queue if waiting.job is not job]
         self._tokens -= sum(waiting.tokens for waiting in self._queue if waiting.job is job)
         self._queue = kept
-        self._wake()
+        self._less_waits()
 
-    def _wake(self) -> None:
+    def _less_waits(self) -> None:
+        """What left the queue makes room for others."""
+        self._closed = self._closed and self._holds_much()
         room, self._room = self._room, []
         for waiter in room:
             if not waiter.done():
@@ -265,7 +290,7 @@ class Batcher:
             if waiting.job.began is None:
                 waiting.job.began = now
         self._running = max(1, sum(waiting.tokens for waiting in batch))
-        self._wake()
+        self._less_waits()
         run = asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, batch)
         run.add_done_callback(lambda done: self._done(batch, now, done))
 

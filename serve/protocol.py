@@ -21,6 +21,9 @@ Waiting for `http.disconnect` instead would take a task for each request, a tent
 BODY_IS_THERE = "serve.body_is_there"
 """The key of a request's scope that is there once the whole body is: then nothing has to be timed."""
 
+LET_THROUGH = "serve.let_through"
+"""The key of a request's scope that is there if the gate let it through, until it has reached a queue."""
+
 HEAD_BYTES = 1 << 16
 """About the longest head of a request."""
 
@@ -111,6 +114,8 @@ class Protocol(HttpToolsProtocol):
         problem = self.gate(self.parser.get_method(), self.url) if idle else None
         self._refused = problem is not None
         if problem is None:
+            if idle:
+                self.scope[LET_THROUGH] = True  # type: ignore[literal-required]
             super().on_headers_complete()
         else:
             self._write(problem, keep_alive=self.parser.should_keep_alive())

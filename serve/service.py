@@ -9,14 +9,16 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.types import Scope
 
 from serve import metrics, stream, waiting
 from serve.annotate import Item, check_size, items_of, sentences_of
 from serve.batcher import Ran
-from serve.bundles import Load
+from serve.bundles import TASKS, Load
 from serve.keys import ApiKeys
 from serve.models import Model
 from serve.problems import Problem
+from serve.protocol import LET_THROUGH
 from serve.reading import TIMEOUT_HEADER, check_media_type, parse_body, read_body, seconds_wanted
 from serve.registry import Registry, State
 from serve.settings import Settings
@@ -28,6 +30,9 @@ INLINE_TOKENS = 2000
 
 GATED = {b"/ner": "ner", b"/parse": "parse"}
 """URLs whose requests are refused as soon as their heads are there, where a queue is full."""
+
+SMOOTHING = 0.05
+"""Weight of the last request in the average size of requests."""
 
 FLUSH_SECONDS = 1.0
 """How old the figures of other workers in /metrics may be."""
@@ -47,6 +52,20 @@ class Annotated:
     visit: Visit
 
 
+@dataclass
+class Coming:
+    """Requests of a task between the gate and a queue, and how many tokens a request has on average.
+
+    When a flood arrives, hundreds of heads are read before the first of these requests has reached a queue.
+    """
+
+    requests: int = 0
+    mean_tokens: float = 0.0
+
+    def learn(self, tokens: int) -> None:
+        self.mean_tokens += SMOOTHING * (tokens - self.mean_tokens)
+
+
 class Service:
     """The models, keys and settings of one application; `draining` once it is about to stop."""
 
@@ -57,6 +76,7 @@ class Service:
         self.registry = Registry(settings, load, ran=_tell_run, changed=self._tell_models)
         # Segmenters are not for two threads at once.
         self._segmenting = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+        self._coming = {task: Coming() for task in TASKS}
         self._shown: set[str] = set()
         self._refused: set[str] = set()
         self._beside: list[asyncio.Task[None]] = []
@@ -100,11 +120,19 @@ class Service:
         task = GATED.get(url)
         if task is None or method != b"POST" or self.registry.state is None:
             return None
-        problem = waiting.refusal(self.registry.state.models.of(task))
-        if problem is not None:
+        coming = self._coming[task]
+        problem = waiting.refusal(self.registry.state.models.of(task), coming.requests * coming.mean_tokens)
+        if problem is None:
+            coming.requests += 1
+        else:
             metrics.observe_request(f"/{task}", problem.status, 0.0)
             metrics.count_refusal(problem.code)
         return problem
+
+    def arrived(self, scope: Scope) -> None:
+        """A request that the gate let through has reached a queue, or its end before that."""
+        if scope.pop(LET_THROUGH, False) and (task := GATED.get(scope["raw_path"])):
+            self._coming[task].requests -= 1
 
     async def annotate(self, request: Request, task: str) -> Annotated:
         """Answers a request of a task. Raises a `Problem` that says why not."""
@@ -127,6 +155,8 @@ class Service:
         visit.model, visit.version = model.id, model.version
         visit.items, visit.sentences = len(items), len(sentences)
         visit.tokens = sum(map(len, sentences))
+        self._coming[task].learn(visit.tokens)
+        self.arrived(request.scope)
         answers = await waiting.answers(
             model.batcher,
             sentences,

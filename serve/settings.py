@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=1024, description="Most sentences that wait for a model, in each worker; beyond it is 429."
     )
     max_queue_tokens: Count = Field(
-        default=8192, description="Most tokens that wait for a model, in each worker; beyond it is 429."
+        default=4096, description="Most tokens that wait for a model, in each worker; beyond it is 429."
     )
 
     request_seconds: Seconds = Field(

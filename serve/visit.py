@@ -49,15 +49,23 @@ class Watch:
 
     Args:
         draining: whether connections shall end with their next answer.
+        ended: is told of each request's end.
         log_each: whether each request has a line in the log.
         trace_each: whether each request has a span, which is told of its stages.
     """
 
     def __init__(
-        self, app: ASGIApp, *, draining: Callable[[], bool], log_each: bool, trace_each: bool
+        self,
+        app: ASGIApp,
+        *,
+        draining: Callable[[], bool],
+        ended: Callable[[Scope], None],
+        log_each: bool,
+        trace_each: bool,
     ) -> None:
         self.app = app
         self._draining = draining
+        self._ended = ended
         self._log_each = log_each
         self._trace_each = trace_each
 
@@ -90,6 +98,7 @@ class Watch:
         try:
             await self.app(scope, watched_receive, watched_send)
         finally:
+            self._ended(scope)
             self._tell(scope, visit)
 
     def _tell(self, scope: Scope, visit: Visit) -> None:

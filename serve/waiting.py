@@ -24,9 +24,12 @@ def overloaded(seconds: float) -> Problem:
     return Problem("overloaded", detail, headers={"Retry-After": str(later)})
 
 
-def refusal(models: Sequence[Model]) -> Problem | None:
-    """`overloaded` where every model of a task is full, whichever the request names."""
-    waits = [model.batcher.full() for model in models]
+def refusal(models: Sequence[Model], coming: float) -> Problem | None:
+    """`overloaded` where every model of a task is full, whichever the request names.
+
+    `coming` are the tokens, about, of requests that were let through and have not reached a queue.
+    """
+    waits = [model.batcher.full(coming) for model in models]
     seconds = [wait for wait in waits if wait is not None]
     return overloaded(min(seconds)) if seconds and len(seconds) == len(waits) else None
 

@@ -6,7 +6,6 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from gunicorn.arbiter import Arbiter
@@ -16,6 +15,9 @@ from uvicorn_worker import UvicornWorker
 from serve.protocol import protocol_of
 from serve.service import Service
 from serve.tracing import traced
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that a worker takes before it does something else, so that others get some as well."""
 
 RESTART = 1
 """Exit status of a worker that could not take another one's place: gunicorn tries again, the others go on."""
@@ -30,9 +32,14 @@ class DrainingServer(Server):
         self._protocol_class = config.http = protocol_of(service.settings, service.gate)
         super().__init__(config)
         self._service = service
+        self._accepting: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # uvloop's own server takes one connection in each round of its loop, and a round is long under load.
+        await super().startup([])
+        for listener in sockets or ():
+            listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, ACCEPTED_AT_ONCE)
         # What lives as long as the process is not looked through for garbage again and again.
         gc.collect()
         gc.freeze()
@@ -41,29 +48,30 @@ class DrainingServer(Server):
         self._service.draining = True
         log.info("draining: /readyz answers 503, connections end with their next answer")
         await self._for_a_while(self._service.settings.drain_seconds)
-        # Closing a listener resets the connections that the kernel has made and nobody has accepted yet.
-        listeners = [each.dup() for each in sockets or ()]
-        for server in self.servers:
-            server.close()
-        await self._accept_all(listeners)
-        await super().shutdown()
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+            # Closing it resets the connections that the kernel has made and nobody has accepted yet.
+            self._accept(listener, self.config.backlog)
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
 
     async def _for_a_while(self, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < until and not self.force_exit:
             await asyncio.sleep(0.05)
 
-    async def _accept_all(self, listeners: Sequence[socket.socket]) -> None:
+    def _accept(self, listener: socket.socket, most: int) -> None:
+        """Takes connections that wait, up to so many."""
         loop = asyncio.get_running_loop()
-        for listener in listeners:
-            listener.setblocking(False)
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:  # nobody is left
-                    break
-                await loop.connect_accepted_socket(self._protocol, connection)
-            listener.close()
+        for _ in range(most):
+            try:
+                connection, _address = listener.accept()
+            except OSError:  # another worker was faster, or there are too many open files
+                return
+            connection.setblocking(False)
+            task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
 
     def _protocol(self) -> asyncio.Protocol:
         return self._protocol_class(self.config, self.server_state, self.lifespan.state)

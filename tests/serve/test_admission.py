@@ -47,13 +47,13 @@ def test_a_full_queue_refuses_whole_requests_and_says_when_to_come_again(held: H
     with connect(client) as first, connect(client) as second, connect(client) as third:
         first.sendall(request(1))
         until(lambda: engine.runs)
-        second.sendall(request(39))
-        until(lambda: client.waiting() == 39)
-        refused = client.post("/ner", json={"sentences": [["w"], ["w"]]})
+        second.sendall(request(29))
+        until(lambda: client.waiting() == 29)
+        refused = client.post("/ner", json={"sentences": [["w"]] * 12})
         assert problem(refused) == (429, "overloaded")
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.headers["Retry-After"] in refused.json()["detail"]
-        third.sendall(request(1))
+        third.sendall(request(11))
         until(lambda: client.waiting() == 40)
         assert problem(client.post("/ner", json={"sentences": [["w"]]})) == (429, "overloaded")
         engine.gate.set()

@@ -148,17 +148,39 @@ def test_a_request_over_the_bounds_is_refused_whole_and_told_when_to_come_again(
         batcher = Batcher(engine, BOUNDS)
         first = await held_with(engine, batcher)
         waiting = batcher.submit([words(5)] * 30)
-        assert batcher.full() is None
         with pytest.raises(Refused) as by_tokens:
             batcher.submit([words(5)] * 11)
         with pytest.raises(Refused):
             batcher.submit([words(1)] * 21)
         assert by_tokens.value.retry_after >= 0
+        assert batcher.full() is None, "a smaller one fits"
         fits = batcher.submit([words(5)] * 10)
         assert batcher.full() is not None
+        with pytest.raises(Refused):
+            batcher.submit([words(1)])
         await release(engine, first, waiting, fits)
         assert sum(map(len, engine.runs)) == 41
         assert batcher.full() is None
+
+    run(test())
+
+
+def test_a_queue_that_was_full_is_open_again_when_a_quarter_of_it_is_free() -> None:
+    async def test() -> None:
+        engine = Engine(held=True)
+        batcher = Batcher(engine, BOUNDS)
+        first = await held_with(engine, batcher)
+        jobs = [batcher.submit([words(10)]) for _ in range(20)]
+        with pytest.raises(Refused):
+            batcher.submit([words(1)])
+        while batcher.waiting[1] > 150:
+            with pytest.raises(Refused):
+                batcher.submit([words(1)])
+            before = len(engine.runs)
+            engine.go.release()
+            await until(lambda: len(engine.runs) > before)  # noqa: B023
+        last = batcher.submit([words(1)])
+        await release(engine, first, *jobs, last)
 
     run(test())
 

@@ -142,7 +142,7 @@ def test_the_message_of_a_bad_line_is_that_of_bulk_annotation(client: Client) ->
     content = b"\n".join(line for line, code in BAD if code == "invalid_record") + b"\n"
     # All but the name of the command's option.
     told = [
-        json.loads(line.replace(" (--sentence-tokens)", ""))["error"] for line in annotated(content, "ner")
+        json.loads(line.replace(b" (--sentence-tokens)", b""))["error"] for line in annotated(content, "ner")
     ]
     results = [result["error"] for result in stream(client, content)]
     assert [fault | {"code": "invalid_record"} for fault in told] == results
