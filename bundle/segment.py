@@ -68,7 +68,7 @@ class Segmenter:
     ['Dr.', 'No', 'is', "n't", 'in', '.']
     """
 
-    def __init__(self, language: str, *, kept_strings: int = 100_000) -> None:
+    def __init__(self, language: str, *, kept_strings: int = 20_000) -> None:
         self._nlp, self.language = _rules(language)
         self._sentencizer = Sentencizer()
         self._kept_strings = kept_strings

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bundle.annotate.readers import Reading
 from bundle.annotate.writers import RESULT_KEYS
+from bundle.segment import Segmenter
 from serve.batcher import Batcher, Bounds, Ran
 from serve.bundles import Found, Load, StartError, find_bundles, fingerprint, load_checked
 from serve.models import Model, Models
@@ -47,6 +48,7 @@ class Registry:
         self._bounds = Bounds(
             settings.max_batch_tokens, settings.max_queue_sentences, settings.max_queue_tokens
         )
+        self._segmenters: dict[str, Segmenter] = {}
         self._seen: dict[str, Hashable] = {}
         self._refreshing = asyncio.Lock()
 
@@ -118,11 +120,15 @@ class Registry:
     def _model(self, found: Found) -> Model:
         predictor = load_checked(found.folder, self._settings, self._load)
         task, limits = predictor.manifest.task, self._settings.limits
+        language = predictor.manifest.language
+        if language not in self._segmenters:
+            self._segmenters[language] = Segmenter(language)
         reading = Reading(
-            language=predictor.manifest.language,
+            language=language,
             sentence_tokens=limits.sentence_tokens,
             block_bytes=limits.line_bytes,
             replaced=RESULT_KEYS[task],
+            shared=self._segmenters[language],
         )
         batcher = Batcher(predictor, self._bounds, lambda ran: self._ran(model, ran))
         model = Model(found, predictor, reading, reading.segmenter, batcher)

@@ -31,15 +31,19 @@ class Reading:
         sentence_tokens: the longest sentence. In raw text a longer one is cut, among tokens it is an error.
         block_bytes: the longest CoNLL-U sentence, about; beyond it memory would not be bounded.
         replaced: keys of a JSON object that the output has its own values for.
+        shared: a segmenter of the language that others use too; without one there is a new one.
     """
 
     language: str
     sentence_tokens: int
     block_bytes: int
     replaced: frozenset[str] = frozenset()
+    shared: "Segmenter | None" = None
 
     @cached_property
     def segmenter(self) -> "Segmenter":
+        if self.shared is not None:
+            return self.shared
         # spaCy takes a second to import, and only raw text needs it.
         from bundle.segment import Segmenter
 
