@@ -18,7 +18,7 @@ from bundle.annotate.readers import READERS, Reading
 from bundle.annotate.records import TOKEN_CHARACTERS, BadRecord
 from bundle.annotate.stream import windows
 from bundle.segment import Segmenter
-from serve.annotate import Item, parse, recognise
+from serve.annotate import Item, parsed, recognised, sentences_of
 from tests.bundle.annotation_fakes import FakeNer, FakeParser, fake_bundle, load
 from tests.export.tiny_models import bundle_of
 
@@ -88,17 +88,13 @@ def test_json_lines_are_what_the_server_answers(annotate: Annotate, longest: int
         for found in [segmenter(text, sentence_tokens=longest)]
     ]
     options = (f"--sentence-tokens={longest}",)
-
-    class Model:
-        def __init__(self, predictor: Any) -> None:
-            self.predictor = predictor
-
-    tagged = [each.model_dump(mode="json") for each in recognise(items, Model(FakeNer()))]  # type: ignore[arg-type]
-    parsed = [each.model_dump(mode="json") for each in parse(items, Model(FakeParser()))]  # type: ignore[arg-type]
+    sentences = sentences_of(items)
+    tagged = [each.model_dump(mode="json") for each in recognised(items, FakeNer().predict(sentences))]
+    trees = [each.model_dump(mode="json") for each in parsed(items, FakeParser().predict(sentences))]
     assert annotate(lines, "in.jsonl", *options).records == tagged
-    assert annotate(lines, "in.jsonl", *options, tasks=["parse"]).records == parsed
+    assert annotate(lines, "in.jsonl", *options, tasks=["parse"]).records == trees
     both = annotate(lines, "in.jsonl", *options, tasks=["ner", "parse"])
-    assert both.records == [one | other for one, other in zip(tagged, parsed, strict=True)]
+    assert both.records == [one | other for one, other in zip(tagged, trees, strict=True)]
     assert (both.status, both.errors) == (0, "")
 
 
