@@ -35,6 +35,9 @@ QUIET_ROUNDS, MOST_ROUNDS = 2, 16
 A round reads what has arrived, and only the next one lets the requests go so far as to bring their sentences.
 """
 
+COMING = 2
+"""Times the bound of the queue that may be in it and on the way to it."""
+
 OPEN_AGAIN = 0.75
 """Share of the bounds at which a queue that was full takes requests again."""
 
@@ -212,11 +215,13 @@ class Batcher:
         """The seconds until there probably is room, where nothing has any; else None.
 
         Args:
-            coming: tokens that are on their way and not submitted yet.
+            coming: about how many tokens are on their way and not submitted yet. It is a guess, so only twice
+                of what has room counts as too much; `submit` has the last word.
         """
         full = (
             len(self._queue) >= self._bounds.queue_sentences
-            or self._tokens + coming >= self._bounds.queue_tokens
+            or self._tokens >= self._bounds.queue_tokens
+            or self._tokens + coming >= COMING * self._bounds.queue_tokens
         )
         return self._wait(self._tokens + self._running) if full or self._closed else None
 
