@@ -50,10 +50,12 @@ class DrainingServer(Server):
         await self._for_a_while(self._service.settings.drain_seconds)
         for listener in sockets or ():
             asyncio.get_running_loop().remove_reader(listener)
-            # Closing it resets the connections that the kernel has made and nobody has accepted yet.
+            # Closing it resets the connections that the kernel has made and nobody has accepted yet, so there
+            # is nothing between the last look and the end.
             self._accept(listener, self.config.backlog)
+            listener.close()
         await asyncio.gather(*self._accepting, return_exceptions=True)
-        await super().shutdown(sockets)
+        await super().shutdown()
 
     async def _for_a_while(self, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds

@@ -257,7 +257,7 @@ def ask_until_refused(client: httpx.Client, path: str, *, keep_alive: bool) -> C
         connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
         try:
             connection.connect()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # the latter amid the handshake
             return seen
         try:
             while True:
