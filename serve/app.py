@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated as With
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
 from serve import __version__, conllu, demo, drawing, metrics, openapi, problems
@@ -154,7 +155,12 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
         """
         return service.stream(request, "parse", model)
 
-    @app.get("/models", summary="The models", operation_id="models", responses=documented("not_ready"))
+    @app.get(
+        "/models",
+        summary="The models",
+        operation_id="models",
+        responses=documented("not_ready") | openapi.answer_example(openapi.MODELS_EXAMPLE),
+    )
     async def models() -> ModelList:
         """Names the models with their labels and scores, the default of each task, and refused bundles."""
         state = service.state
@@ -162,7 +168,10 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
         return ModelList(models=_infos(state.models), refused=refused)
 
     @app.get(
-        "/info", summary="Models, limits and times", operation_id="info", responses=documented("not_ready")
+        "/info",
+        summary="Models and limits",
+        operation_id="info",
+        responses=documented("not_ready") | openapi.answer_example(openapi.INFO_EXAMPLE),
     )
     async def info() -> Info:
         """Names the version, the models, and what a request may ask for."""
@@ -174,16 +183,21 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
             times=Times(**settings.model_dump(include=set(Times.model_fields))),
         )
 
-    @app.get("/livez", summary="Whether the process answers", operation_id="livez")
+    @app.get(
+        "/livez",
+        summary="Whether the process answers",
+        operation_id="livez",
+        responses=openapi.answer_example({"status": "live"}),
+    )
     async def livez() -> Status:
         """Answers as long as the event loop runs, also while models are busy."""
         return Status(status="live")
 
     @app.get(
         "/readyz",
-        summary="Whether requests are wanted",
+        summary="Whether to send requests",
         operation_id="readyz",
-        responses=documented("not_ready"),
+        responses=documented("not_ready") | openapi.answer_example({"status": "ready"}),
     )
     async def readyz() -> Status:
         """Answers 200 once every bundle is loaded; 503 before, and as soon as the server is told to stop."""
@@ -192,7 +206,13 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
             raise problems.Problem("not_ready", "The server is stopping; send new requests to another one.")
         return Status(status="ready")
 
-    @app.get("/metrics", summary="Figures for Prometheus", operation_id="metrics", response_class=Response)
+    @app.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        operation_id="metrics",
+        response_class=PlainTextResponse,
+        responses=openapi.answer_example(openapi.METRICS_EXAMPLE, "text/plain"),
+    )
     async def prometheus(request: Request) -> Response:
         """The sum over all workers, in Prometheus' text format or, if asked for, OpenMetrics."""
         accept = request.headers.get("accept", "")

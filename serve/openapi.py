@@ -84,6 +84,25 @@ PARSE_STREAM_ANSWER = (
     '"sentences":[{"start":0,"end":2}]}\n' + STREAM_FAULT
 )
 
+MODEL_EXAMPLE = {
+    "id": "ner@2", "name": "ner", "version": "2", "task": "ner", "role": "student", "default": True,
+    "language": "en", "segmenter": "en", "labels": ["LOC", "ORG", "PER"],
+    "scores": {"test": {"f1": 60.6}}, "provider": "CPUExecutionProvider",
+}  # fmt: skip
+MODELS_EXAMPLE = {
+    "models": [MODEL_EXAMPLE],
+    "refused": [{"id": "ner@3", "reason": "the bundle bundles/ner/3 does not load: model.onnx was changed"}],
+}
+INFO_EXAMPLE = {
+    "version": "0.1.0",
+    "models": [MODEL_EXAMPLE],
+    "limits": {"body_bytes": 1048576, "items": 256, "text_characters": 100000, "sentence_tokens": 512,
+               "token_characters": 1000, "request_tokens": 32768, "line_bytes": 1048576},
+    "queue": {"max_batch_tokens": 2048, "max_queue_sentences": 1024, "max_queue_tokens": 4096},
+    "times": {"request_seconds": 30.0, "body_seconds": 20.0, "stream_idle_seconds": 60.0},
+}  # fmt: skip
+METRICS_EXAMPLE = 'serve_requests_total{path="/ner",status="200"} 1027.0\n'
+
 TIMEOUT_PARAMETER = {
     "name": TIMEOUT_HEADER,
     "in": "header",
@@ -96,9 +115,14 @@ TIMEOUT_PARAMETER = {
 _JSON = "application/json"
 
 
+def answer_example(example: Any, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that answers one thing."""
+    return {200: {"content": {media_type: {"example": example}}}}
+
+
 def ner_answer() -> dict[int | str, dict[str, Any]]:
     """The `responses` of /ner beside its problems."""
-    return {200: {"content": {_JSON: {"example": NER_ANSWER}}}}
+    return answer_example(NER_ANSWER)
 
 
 def parse_answer() -> dict[int | str, dict[str, Any]]:

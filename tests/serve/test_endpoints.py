@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve import openapi, schemas
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
@@ -257,6 +258,20 @@ def test_the_description_has_examples_problems_and_no_dangling_reference(client:
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(
         described["components"]["schemas"]
     )
+
+
+def test_every_endpoint_has_an_example_of_its_answer_and_those_fit_their_schemas(
+    client: httpx.Client,
+) -> None:
+    described = client.get("/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            content = operation["responses"]["200"]["content"]
+            assert all("example" in media for media in content.values()), path
+    schemas.ModelList.model_validate(openapi.MODELS_EXAMPLE)
+    schemas.Info.model_validate(openapi.INFO_EXAMPLE)
+    schemas.NerResponse.model_validate(openapi.NER_ANSWER)
+    schemas.ParseResponse.model_validate(openapi.PARSE_ANSWER)
 
 
 def _references(part: Any) -> set[str]:
