@@ -115,7 +115,7 @@ def test_a_body_that_is_not_declared_as_json_is_refused(client: httpx.Client, co
 @given(body=st.binary(max_size=60))
 def test_no_body_makes_the_server_fail(client: httpx.Client, body: bytes) -> None:
     for path in ("/ner", "/parse"):
-        assert 400 <= client.post(path, content=body, headers=JSON).status_code < 500
+        assert client.post(path, content=body, headers=JSON).status_code < 500
 
 
 def test_only_the_first_of_very_many_faults_are_listed(client: httpx.Client) -> None:
