@@ -20,8 +20,11 @@ class Model:
     found: Found
     predictor: Predictor
     reading: Reading
-    segmenter: Segmenter
     batcher: Batcher
+
+    @property
+    def segmenter(self) -> Segmenter:
+        return self.reading.segmenter
 
     @property
     def id(self) -> str:

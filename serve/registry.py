@@ -131,7 +131,7 @@ class Registry:
             shared=self._segmenters[language],
         )
         batcher = Batcher(predictor, self._bounds, lambda ran: self._ran(model, ran))
-        model = Model(found, predictor, reading, reading.segmenter, batcher)
+        model = Model(found, predictor, reading, batcher)
         return model
 
 

@@ -62,10 +62,10 @@ async def answers(
         raise
     finally:
         on_lost.discard(cancel)
-        count_stages(visit, job)
+        _count_stages(visit, job)
 
 
-def count_stages(visit: Visit, job: Job) -> None:
+def _count_stages(visit: Visit, job: Job) -> None:
     """Tells how long a job waited and ran; a job that never ran only waited."""
     now = perf_counter()
     began = job.began or now
