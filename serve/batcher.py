@@ -64,11 +64,10 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run of the engine: what was in it, and how long it took."""
+    """What was in a run of the engine."""
 
     sentences: int
     tokens: int
-    seconds: float
 
 
 class Refused(Exception):  # noqa: N818 - what happened to a request, no fault of the program
@@ -359,7 +358,7 @@ class Batcher:
         known = self._tokens_a_second or rate
         self._tokens_a_second = known + SMOOTHING * (rate - known)
         self._gather()
-        self._ran(Ran(len(batch), tokens, seconds))
+        self._ran(Ran(len(batch), tokens))
 
 
 def choose(window: Sequence[Waiting], budget: int) -> tuple[list[Waiting], list[Waiting]]:
