@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -178,6 +178,7 @@ def write_bundle(
     teacher: str | None = None,
     precision: Precision = "fp32",
     quantisation: Quantisation | None = None,
+    graph_of_encoder: Callable[[Any, Sequence[int]], onnx.ModelProto] = encoder_graph,
 ) -> Manifest:
     """Writes all files of a bundle into an empty folder, without comparing it with torch.
 
@@ -201,7 +202,7 @@ def write_bundle(
     settings = None
     if card.encoder is not None:
         assert encoder is not None
-        write_graph(place / ENCODER, encoder_graph(encoder.model, card.encoder.layers))
+        write_graph(place / ENCODER, graph_of_encoder(encoder.model, card.encoder.layers))
         encoder.tokenizer.save(str(place / TOKENIZER))
         settings = EncoderSettings(
             name=card.encoder.name,

@@ -1,0 +1,199 @@
+"""``python -m export.paper_shape RUN``: a teacher of exactly the paper's size, with random weights.
+
+Wang et al. 2021 compare their students with a teacher of 233.40 M parameters: M-BERT, forward and backward
+Flair language models, fastText vectors and characters under a BiLSTM. This one has that shape, and answers
+over HTTP as any other bundle. It has learnt nothing: it is exact for speed and size, and has no accuracy.
+
+What is left of 233.40 M after M-BERT (177.3), the language models (35.3) and the BiLSTM with its scores
+(about 11.2) goes to fastText's table of words and subwords.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+import bundle
+from bundle.manifest import TOKENIZER, Manifest
+from bundle.words import SubwordVectors
+from export.model import write_bundle
+from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
+from export.write import staged
+from train.models.card import EncoderUse, ModelCard, build_model, read_card
+from train.models.encoders import Encoder
+from train.models.words import WordTypes
+from train.resources import read_word_types
+
+LAYERS = (-4, -3, -2, -1)
+TRAINED_PIECES = 10_000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+NAME = "paper-shape"
+RANDOM = "random weights"
+
+EXAMPLES = """\
+examples:
+  both tasks, with the labels and the words of a run:
+    python -m export.paper_shape runs/quickstart
+  a student's speed beside it:
+    make loadtest
+
+Takes a minute or two, 5 GB of memory and 1 GB of disk a task.
+"""
+
+
+def paper_tokenizer(sentences: Iterable[str], shape: Shape) -> Tokenizer:
+    """A WordPiece tokenizer learnt from sentences, whose vocabulary is filled up to M-BERT's size.
+
+    M-BERT's own cuts 104 languages; this one has its number of entries, and cuts the language at hand.
+    """
+    # The trainer of WordPiece breaks ties by chance, the one of byte pairs does not.
+    pairs = Tokenizer(models.BPE(unk_token="[UNK]"))
+    pairs.normalizer = normalizers.NFC()
+    pairs.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    size = min(TRAINED_PIECES, shape.vocabulary - len(SPECIAL)) // 2
+    pairs.train_from_iterator(sentences, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    learnt = sorted(pairs.get_vocab())
+    pieces = [*SPECIAL, *learnt, *(f"##{piece}" for piece in learnt)]
+    pieces += [f"[unused{number}]" for number in range(len(pieces), shape.vocabulary)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def pieces_a_word(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
+    """How many pieces a word becomes on average; words are split by white space, special pieces left out.
+
+    The encoder's work grows with it. M-BERT's own vocabulary, spread over 104 languages, cuts finer.
+    """
+    words = [word for sentence in sentences for word in sentence.split()]
+    return sum(map(len, tokenizer.encode_batch(words, add_special_tokens=False))) / max(len(words), 1)
+
+
+def write_paper_shape(
+    run: Path, task: str, target: Path, *, shape: Shape | None = None, seed: int = 1
+) -> Manifest:
+    """Writes the bundle; labels, words and language are those of the run's own teacher.
+
+    Raises:
+        FileNotFoundError: the run has no teacher of this task.
+        ValueError: the shape's parts have more parameters than the whole.
+    """
+    shape = shape or Shape()
+    taught = read_card(run / task / "teacher")[0]
+    card = replace(
+        taught,
+        kind="crf" if task == "ner" else "biaffine",
+        role="teacher",
+        encoder=EncoderUse("M-BERT and Flair, random weights", LAYERS, shape.features, False),
+        reads_words=True,
+        hidden_size=shape.bilstm,
+        layers=1,
+    )
+    torch.manual_seed(seed)
+    network = PaperEncoder(shape).eval()
+    tokenizer = paper_tokenizer(_test_sentences(run), shape)
+    words = read_word_types(run / "words")
+    vectors, types = _word_vectors(words, card, network, shape, seed)
+    model = build_model(card, types).eval()
+    with staged(target) as place:
+        manifest = write_bundle(
+            place,
+            model,
+            card,
+            vectors,
+            types.words,
+            Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions),  # type: ignore[arg-type]
+            {"objective": RANDOM, "seed": seed},
+            name=f"{NAME}-{task}",
+            recipe=RANDOM,
+            graph_of_encoder=partial(_graph, tokenizer=tokenizer, shape=shape),
+        )
+        bundle.load(place)
+    return manifest
+
+
+def _test_sentences(run: Path) -> list[str]:
+    return (run / "test.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _graph(
+    network: PaperEncoder, layers: Sequence[int], *, tokenizer: Tokenizer, shape: Shape
+) -> onnx.ModelProto:
+    return paper_encoder_graph(network, layers, tokenizer, shape)
+
+
+def _word_vectors(
+    words: WordTypes, card: ModelCard, network: PaperEncoder, shape: Shape, seed: int
+) -> tuple[SubwordVectors, WordTypes]:
+    """fastText's table: a vector for each word of the run, and as many subwords as fill up the size."""
+    generator = np.random.default_rng(seed)
+
+    def rows(count: int) -> np.ndarray:
+        return generator.standard_normal((count, shape.vector_dim), dtype=np.float32) / 10
+
+    known = SubwordVectors(words.words, rows(len(words.words)), None, 0, 0)
+    types = WordTypes.build(words.words, known, words.alphabet)
+    rest = shape.parameters - count_parameters([network, build_model(card, types)]) - known.vectors.size
+    buckets = round(rest / shape.vector_dim)
+    if buckets < 1:
+        raise ValueError(
+            f"{-rest:,} parameters more than the {shape.parameters:,} of the paper without any subwords; "
+            f"the run has {len(words.words):,} words"
+        )
+    return SubwordVectors(words.words, known.vectors, rows(buckets), 3, 5), types
+
+
+def count_parameters(parts: Iterable[torch.nn.Module]) -> int:
+    """Weights of all parts together."""
+    return sum(weight.numel() for part in parts for weight in part.parameters())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.paper_shape",
+        description="Write a teacher of the paper's size, 233.40 M parameters, with random weights.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that python -m train wrote")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bundles", NAME), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
+    parser.add_argument("--seed", type=int, default=1, help="of the weights; default: %(default)s")
+    options = parser.parse_args(arguments)
+    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
+    if not tasks:
+        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
+        return 2
+    try:
+        for task in tasks:
+            print(f"{task}: writing {options.out / task} (random weights, no accuracy)", file=sys.stderr)
+            manifest = write_paper_shape(options.run, task, options.out / task, seed=options.seed)
+            tokenizer = Tokenizer.from_file(str(options.out / task / TOKENIZER))
+            cut = pieces_a_word(tokenizer, _test_sentences(options.run))
+            print(
+                f"{options.out / task}: {manifest.parameters / 1e6:.2f} M parameters, {manifest.kind}, "
+                f"{cut:.2f} pieces a word"
+            )
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
