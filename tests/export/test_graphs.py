@@ -21,6 +21,9 @@ from train.structs import HeadSelection, LinearChain, TokenSoftmax
 SIZE = 10
 PER_TOKEN = {"labels", "token_log_probs", "pair_log_probs", "heads", "relations", "log_probs"}
 
+ROUNDING = {"fp32": 2e-6, "int8": 5e-3}
+"""Of log-probabilities: a few units in the last place, which in int8 may round a state the other way."""
+
 
 def opened(tmp_path: Path, graph: onnx.ModelProto) -> Session:
     write_graph(tmp_path / "graph.onnx", graph)
@@ -151,7 +154,8 @@ def test_a_labeller_graph_never_points_out_of_a_sentence(tmp_path, lengths, laye
 @pytest.mark.parametrize("precision", PRODUCTS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_else_is_in_the_batch_changes_no_bit_of_an_answer(tmp_path, kind, layers, precision):
+def test_what_else_is_in_the_batch_changes_an_answer_by_rounding_at_most(tmp_path, kind, layers, precision):
+    """On most processors by no bit; some kernels add up in an order that depends on the rows beside."""
     built = model(card(kind, layers=layers))
     graph = opened(tmp_path, graph_of(built, kind, precision))
     words, sizes = batch([8, 1, 30, 3, 8, 2, 17])
@@ -160,7 +164,12 @@ def test_what_else_is_in_the_batch_changes_no_bit_of_an_answer(tmp_path, kind, l
         longest = sizes[some].max()
         alone = graph.run(**feeds(built, words[some, :longest], sizes[some]))
         for name in PER_TOKEN & set(alone):
-            np.testing.assert_array_equal(alone[name], together[name][some, :longest], err_msg=name)
+            expected = together[name][some, :longest]
+            if np.issubdtype(expected.dtype, np.integer):
+                np.testing.assert_array_equal(alone[name], expected, err_msg=name)
+            else:
+                allowed = ROUNDING[precision]
+                np.testing.assert_allclose(alone[name], expected, rtol=allowed, atol=allowed, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
