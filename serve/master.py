@@ -9,6 +9,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from starlette.types import ASGIApp
 
 from serve import logs
@@ -75,6 +76,18 @@ class Master(Arbiter):  # type: ignore[misc]
     def handle_hup(self) -> None:
         log.info("SIGHUP: the workers look for new, changed and removed bundles")
         self.kill_workers(signal.SIGHUP)
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stops the workers, all of them.
+
+        gunicorn ends at the first one that failed to boot; a second one that fails while it stops would end the
+        stopping itself, with a traceback and the wrong exit status.
+        """
+        while True:
+            try:
+                return super().stop(graceful)
+            except HaltServer:
+                log.error("another worker failed to boot as well")
 
 
 class Server(BaseApplication):  # type: ignore[misc]

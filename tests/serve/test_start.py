@@ -84,6 +84,33 @@ def test_a_bundle_that_does_not_load_stops_the_command_and_is_named(tmp_path: Pa
     assert str(folder) in ended.stderr
 
 
+TWO_THAT_FAIL_WHILE_IT_STOPS = """
+import os, signal, time
+from types import SimpleNamespace
+from serve.master import Master, Server
+from serve.settings import Settings
+
+master = Master(Server(Settings(workers=2)))
+for seconds in (0.3, 0.6):
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(seconds)
+        os._exit(Master.WORKER_BOOT_ERROR)
+    master.WORKERS[pid] = SimpleNamespace(pid=pid, tmp=open(os.devnull))
+time.sleep(0.1)
+master.halt("a worker failed to boot", Master.WORKER_BOOT_ERROR)
+"""
+
+
+def test_workers_that_fail_one_after_the_other_end_the_server_with_its_own_status() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO_THAT_FAIL_WHILE_IT_STOPS], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_an_option_wins_over_a_variable_that_is_wrong(tmp_path: Path) -> None:
     folder = bundle_at(tmp_path / "broken")
     ended = command("--bundles", str(tmp_path), "--port", "0", SERVE_PORT="many", SERVE_BUNDLES="elsewhere")
