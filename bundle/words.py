@@ -157,7 +157,8 @@ class SubwordVectors:
     """Frozen word vectors: a row for each known word, and subword rows from which others are composed.
 
     vectors: [V, d] float32, whole-word vectors as fastText's `get_word_vector` gives them.
-    subwords: [buckets, d] float32, or None (GloVe-like vectors): unknown words are zeros then.
+    subwords: [buckets, d] float32, or None (GloVe-like vectors): an unknown word has the vector of its
+        lower-cased form then, or zeros.
     """
 
     vocabulary: list[str]
@@ -191,9 +192,10 @@ class SubwordVectors:
         if row is not None:
             known: FloatArray = self.vectors[row]
             return known
-        if self.subwords is None:
-            return np.zeros(self.size, np.float32)
-        return subword_mean(word, self.subwords, self.min_n, self.max_n)
+        if self.subwords is not None:
+            return subword_mean(word, self.subwords, self.min_n, self.max_n)
+        row = self._index.get(word.lower())
+        return np.zeros(self.size, np.float32) if row is None else np.array(self.vectors[row])
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
@@ -358,6 +360,8 @@ class WordTable:
         row = np.zeros(self.size, np.float32)
         if self.subwords is not None:
             row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
+        elif (lower := self._index.get(word.lower())) is not None:
+            row[: self.vector_size] = self.rows[lower, : self.vector_size]
         row[self.vector_size :] = self.characters.features(word)
         return row
 

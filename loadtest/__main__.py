@@ -1,7 +1,9 @@
-"""python -m loadtest: serve the teacher, press it, serve the student, press it, write table 7.
+"""python -m loadtest: students and teachers behind the same server, pressed in turn, as the paper's table 7.
 
-Exit status: 0 all requests answered, 1 some failed (the report says so), 2 nothing could be measured,
-130 stopped by Ctrl-C.
+For each task and each system it starts the server with that bundle alone, pinned to its own core, checks that
+the intended model answers, and measures, with Locust on the other cores: a closed loop with one sentence a
+request, one with 32, and latencies while requests arrive at random at shares of the capacity found. The
+systems take turns, round by round. Linux only: it pins processes to cores and reads /proc.
 """
 
 import argparse
@@ -13,139 +15,223 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
-from loadtest import report, server
-from loadtest.bundles import Bundle, BundleError, read_bundle
-from loadtest.check import CheckError, check_answers
-from loadtest.measure import Load, LocustError, measure, replace
+from loadtest import figures, page, report
+from loadtest.bundles import TASKS, BundleError
+from loadtest.check import CheckError
+from loadtest.comparison import Setting, compare
+from loadtest.cores import CoresError, shared_out
+from loadtest.machine import machine, now, versions
+from loadtest.order import evenly_mixed
+from loadtest.plan import Plan, full_plan, quick_plan
+from loadtest.pressing import GeneratorError, generating
+from loadtest.results import Conditions, Result
 from loadtest.sentences import SentencesError, read_sentences
+from loadtest.server import ServerError
+from loadtest.systems import KINDS, Contestant, contestants
+from loadtest.writing import append_row, replace
 
-QUICK_SECONDS = 5
-CHECKED_SENTENCES = 64
-USERS_PER_WORKER = 4  # enough in flight to keep a worker busy, few enough not to be refused
+PACKAGES = ("fastapi", "gunicorn", "locust", "numpy", "onnxruntime", "onnxruntime-gpu", "uvicorn")
+
+EPILOG = """\
+examples:
+  everything, with the bundles in their usual places (half an hour and more):
+    python -m loadtest
+  a look in two minutes:
+    python -m loadtest --quick
+  the student alone, in one task:
+    python -m loadtest --task ner --systems student
+  a teacher of your own against a student of your own:
+    python -m loadtest --systems student teacher --student my/student --teacher my/teacher
+
+It writes table7.json, .md, .html and .svg into --out, and every row as soon as it is measured into --rows.
+Exit status: 0 all requests answered, 1 some failed or the generator was the bottleneck (the report says so at
+its top), 2 nothing could be measured, 130 stopped by Ctrl-C.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     signal.signal(signal.SIGTERM, _terminate)  # so that finally clauses stop the servers
     try:
-        pairs = pair(options.teacher, options.student)
+        chosen = contestants(options.systems, options.given, options.task, run=options.texts.parent)
         sentences = read_sentences(options.texts)
-        return run(options, pairs, sentences)
-    except (BundleError, SentencesError, server.ServerError, CheckError, LocustError) as error:
+        result = measured(options, chosen, sentences)
+    except (BundleError, SentencesError, CoresError, ServerError, CheckError, GeneratorError) as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("loadtest: stopped; no report was written", file=sys.stderr)
+        print(
+            f"loadtest: stopped; no report was written, {options.rows} has the rows so far", file=sys.stderr
+        )
         return 130
+    return reported(result, options.out)
 
 
-def pair(teachers: Sequence[Path], students: Sequence[Path]) -> list[tuple[Bundle, Bundle]]:
-    """(teacher, student) for each task, matched by the task that their manifests name."""
-    by_task: dict[str, dict[str, Bundle]] = {"teacher": {}, "student": {}}
-    for system, folders in (("teacher", teachers), ("student", students)):
-        for folder in folders:
-            bundle = read_bundle(folder)
-            if bundle.task in by_task[system]:
-                raise BundleError(f"{folder}: a second {system} for the task {bundle.task}")
-            by_task[system][bundle.task] = bundle
-    tasks = sorted(by_task["teacher"].keys() | by_task["student"].keys())
-    for task in tasks:
-        for system, found in by_task.items():
-            if task not in found:
-                raise BundleError(f"no {system} for the task {task}: give its folder with --{system}")
-    return [(by_task["teacher"][task], by_task["student"][task]) for task in tasks]
+def measured(
+    options: argparse.Namespace, chosen: Sequence[Contestant], sentences: Sequence[list[str]]
+) -> Result:
+    """Runs the whole load test."""
+    began = now()
+    plan = plan_of(options)
+    server_cores, generator_cores = shared_out(options.server_cores, options.workers * options.threads)
 
+    def keep(row: dict[str, Any]) -> None:
+        append_row(options.rows, {"run": began, **row})
 
-def run(
-    options: argparse.Namespace,
-    pairs: Sequence[tuple[Bundle, Bundle]],
-    sentences: Sequence[list[str]],
-) -> int:
-    """Measure every pair and write the reports; the exit status."""
-    users = options.users or USERS_PER_WORKER * options.workers
-    load = Load(users, options.batch, options.duration, options.warm_up, options.input)
-    under = report.conditions(
-        load, workers=options.workers, threads=options.threads, path=options.texts, sentences=sentences
-    )
-    comparisons, pages = [], []
-    for teacher, student in pairs:
-        rows = []
-        for system, bundle in (("teacher", teacher), ("student", student)):
-            print(f"{bundle.task}, {system}: {bundle.name}", flush=True)
-            page = options.out / f"locust-{bundle.task}-{system}.html"
-            rows.append(measure_one(options, bundle, sentences, load, page))
-            pages.append(page.name)
-            print(f"    {rows[-1].measurement.sentences_per_second:,.1f} sentences/second", flush=True)
-        comparisons.append(report.Comparison(*rows))
-    figures = json.dumps(report.as_json(comparisons, under), indent=2, ensure_ascii=False)
-    markdown = report.as_markdown(comparisons, under)
-    replace(options.out / "table7.json", figures + "\n")
-    replace(options.out / "table7.md", markdown)
-    replace(options.out / "table7.html", report.as_html(comparisons, under, pages))
-    print(f"\n{markdown}\nwritten to {options.out}/table7.json, .md and .html")
-    found = report.problems(comparisons)
-    for problem in found:
-        print(f"loadtest: {problem}", file=sys.stderr)
-    return 1 if found else 0
-
-
-def measure_one(
-    options: argparse.Namespace,
-    bundle: Bundle,
-    sentences: Sequence[list[str]],
-    load: Load,
-    page: Path,
-) -> report.Row:
-    """Serve one bundle, check its answers, press it."""
-    with server.running(
-        bundle,
+    setting = Setting(
+        plan=plan,
+        texts=str(options.texts.resolve()),
+        kind=options.input,
+        sample=evenly_mixed(sentences)[: plan.checked_sentences],
         command=options.server_command,
+        cores=set(server_cores),
         workers=options.workers,
         threads=options.threads,
-        timeout=options.start_timeout,
-    ) as url:
-        sample = sentences[: min(CHECKED_SENTENCES, load.batch)]
-        checked = check_answers(url, bundle, sample, load.input)
-        print(f"    ready; {checked}", flush=True)
-        return report.Row(bundle, measure(url, bundle.task, options.texts, load, page), checked)
+        start_timeout=options.start_timeout,
+        say=_say,
+        keep=keep,
+    )
+    with generating(set(generator_cores)) as generator:
+        compared = compare(chosen, generator, setting)
+    conditions = Conditions(
+        quick=options.quick,
+        rounds=plan.rounds,
+        server_cores=server_cores,
+        generator_cores=generator_cores,
+        workers=options.workers,
+        threads=options.threads,
+        sentences=f"{options.texts}, as {'tokens' if options.input == 'tokens' else 'raw text'}",
+        sentence_count=len(sentences),
+        mean_tokens=sum(map(len, sentences)) / len(sentences),
+        date=began,
+        machine=machine(),
+        versions=versions(PACKAGES),
+        settings=compared.settings,
+    )
+    return Result(compared.systems, conditions, compared.skipped)
+
+
+def reported(result: Result, out: Path) -> int:
+    """Writes the reports and prints the table; the exit status."""
+    markdown = report.as_markdown(result)
+    replace(out / "table7.json", json.dumps(report.as_json(result), indent=2, ensure_ascii=False) + "\n")
+    replace(out / "table7.md", markdown)
+    replace(out / "table7.html", page.as_html(result))
+    replace(out / "table7.svg", figures.figure_file(result))
+    print(f"\n{markdown}\nwritten to {out}: table7.json, .md, .html and .svg")
+    problems = report.problems(result)
+    for problem in problems:
+        print(f"loadtest: {problem}", file=sys.stderr)
+    if not any(row.requests for system in result.systems for row in system.closed):
+        return 2
+    return 1 if problems else 0
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    if options.quick:
+        return quick_plan(
+            options.systems, connections=options.connections[0], objective_ms=options.objective_ms[0]
+        )
+    return full_plan(
+        options.systems,
+        rounds=options.rounds,
+        warm_up=options.warm_up,
+        duration=options.duration,
+        requests=options.requests,
+        longest=options.longest,
+        connections=tuple(options.connections),
+        percents=options.shares,
+        step=options.step,
+        longest_step=options.longest_step,
+        step_requests=options.step_requests,
+        objectives_ms=tuple(options.objective_ms),
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--student",
-        type=Path,
-        nargs="+",
-        help="bundles of students (default: bundles/TASK)",
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--teacher",
-        type=Path,
-        nargs="+",
-        help="bundles of teachers (default: bundles/teachers/TASK)",
+    systems = parser.add_argument_group("systems")
+    systems.add_argument(
+        "--systems", nargs="+", choices=list(KINDS), default=list(KINDS), help="which to compare (all)"
     )
-    parser.add_argument(
-        "--task", choices=["ner", "parse"], nargs="+", default=["ner", "parse"], help="of the default bundles"
+    systems.add_argument(
+        "--task", nargs="+", choices=TASKS, default=list(TASKS), help="of the usual bundles (both)"
     )
-    parser.add_argument(
+    for key, kind in KINDS.items():
+        usual = kind.folder.format(task="TASK")
+        systems.add_argument(f"--{key}", type=Path, nargs="+", metavar="DIR", help=f"bundles ({usual})")
+    systems.add_argument(
         "--texts",
         type=Path,
         default=Path("runs/quickstart/test.txt"),
-        help="UTF-8 text, one sentence a line, tokens split by spaces",
+        help="UTF-8 text, one sentence a line, tokens split by spaces (runs/quickstart/test.txt)",
     )
-    parser.add_argument("--input", choices=["tokens", "texts"], default="tokens", help="words or raw text")
-    parser.add_argument("--duration", type=_seconds, default=20, help="that count, for each server (20s)")
-    parser.add_argument("--warm-up", type=_seconds, default=5, help="before that (5s)")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SECONDS} s each, 2 s of warm-up")
-    parser.add_argument("--users", type=_positive, help=f"at once (default: {USERS_PER_WORKER} a worker)")
-    parser.add_argument("--batch", type=_positive, default=32, help="sentences a request (32)")
-    parser.add_argument("--workers", type=_positive, default=1, help="server processes (1)")
-    parser.add_argument("--threads", type=_positive, default=1, help="threads of each (1)")
-    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the reports")
-    parser.add_argument("--start-timeout", type=_seconds, default=180, help="for a server to be ready (180s)")
-    parser.add_argument(
+    systems.add_argument(
+        "--input", choices=["tokens", "texts"], default="tokens", help="send words or raw text (tokens)"
+    )
+
+    amount = parser.add_argument_group("how much")
+    amount.add_argument("--quick", action="store_true", help="two minutes: one short round, rough figures")
+    amount.add_argument("--rounds", type=_positive, default=2, help="in which the systems take turns (2)")
+    amount.add_argument("--warm-up", type=_seconds, default=1, help="before each closed loop counts (1s)")
+    amount.add_argument("--duration", type=_seconds, default=10, help="of each closed loop, at least (10s)")
+    amount.add_argument("--requests", type=_positive, default=16, help="answered in each, at least (16)")
+    amount.add_argument(
+        "--longest", type=_seconds, default=90, help="of each, at most, the warm-up included (90s)"
+    )
+    amount.add_argument(
+        "--connections",
+        type=_positive,
+        nargs=2,
+        default=[16, 8],
+        metavar=("SINGLE", "BATCH"),
+        help="a worker, for requests of 1 and of 32 sentences (16 8)",
+    )
+    amount.add_argument(
+        "--shares",
+        type=_positive,
+        nargs="+",
+        default=[25, 50, 75, 90, 110],
+        metavar="PERCENT",
+        help="of the capacity: the steps of the open loops (25 50 75 90 110)",
+    )
+    amount.add_argument("--step", type=_seconds, default=10, help="length of a step, at least (10s)")
+    amount.add_argument("--step-requests", type=_positive, default=40, help="in a step, at least (40)")
+    amount.add_argument(
+        "--longest-step", type=_seconds, default=45, help="a system that needs more has no open loop (45s)"
+    )
+    amount.add_argument(
+        "--objective-ms",
+        type=float,
+        nargs=2,
+        default=[50.0, 250.0],
+        metavar=("SINGLE", "BATCH"),
+        help="latencies within which an answer is good (50 250)",
+    )
+
+    where = parser.add_argument_group("servers and files")
+    where.add_argument("--workers", type=_positive, default=1, help="server processes (1)")
+    where.add_argument("--threads", type=_positive, default=1, help="threads of each (1)")
+    where.add_argument(
+        "--server-cores", type=int, nargs="+", metavar="N", help="of the server (the first: one a thread)"
+    )
+    where.add_argument("--out", type=Path, default=Path("reports"), help="folder of the reports (reports)")
+    where.add_argument(
+        "--rows",
+        type=Path,
+        default=Path("runs/loadtest/rows.jsonl"),
+        help="gets every row as soon as it is measured (runs/loadtest/rows.jsonl)",
+    )
+    where.add_argument("--start-timeout", type=_seconds, default=180, help="for a server to start (180s)")
+    where.add_argument(
         "--server-command",
         type=shlex.split,
         default=[sys.executable, "-m", "serve"],
@@ -153,10 +239,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="starts the server; --bundles, --host, --port, --workers and --threads are added",
     )
     options = parser.parse_args(arguments)
-    options.student = options.student or [Path("bundles", task) for task in options.task]
-    options.teacher = options.teacher or [Path("bundles", "teachers", task) for task in options.task]
-    if options.quick:
-        options.duration, options.warm_up = QUICK_SECONDS, 2
+    options.systems = list(dict.fromkeys(options.systems))
+    options.given = {key: getattr(options, key.replace("-", "_")) or () for key in KINDS}
+    for key in KINDS:
+        if options.given[key] and key not in options.systems:
+            parser.error(f"--{key} is given, but --systems leaves it out")
     return options
 
 
@@ -171,6 +258,10 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
     return int(text)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> Never:

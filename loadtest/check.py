@@ -10,9 +10,30 @@ from loadtest.bundles import Bundle
 from loadtest.sentences import Input, request_body
 from loadtest.server import DIRECT
 
+PATIENCE = 120  # seconds for an answer
+
 
 class CheckError(RuntimeError):
     """The server answers, but not what was asked for; the message says what was wrong."""
+
+
+def check_model(url: str, bundle: Bundle) -> dict[str, Any]:
+    """The server's own settings, as /info tells them, once it is sure that it serves this bundle alone.
+
+    Raises CheckError where it serves others, or a bundle of another manifest under the same name.
+    """
+    info = _json(urllib.request.Request(f"{url}/info"))
+    try:
+        served = [(model["name"], model["task"], model["version"]) for model in info["models"]]
+        settings = {**info["queue"], **info["times"]}
+    except (KeyError, TypeError) as error:
+        raise CheckError(f"/info: field {error} is missing or of a wrong type") from error
+    if [each[:2] for each in served] != [(bundle.served_as, bundle.task)]:
+        raise CheckError(f"/info: expected {bundle.served_as!r} for {bundle.task} alone, found {served}")
+    version = served[0][2]
+    if not isinstance(version, str) or not version or not bundle.digest.startswith(version):
+        raise CheckError(f"/info: {bundle.served_as} has the version {version!r}, not {bundle.digest[:12]!r}")
+    return settings
 
 
 def check_answers(url: str, bundle: Bundle, batch: Sequence[list[str]], kind: Input) -> str:
@@ -21,7 +42,9 @@ def check_answers(url: str, bundle: Bundle, batch: Sequence[list[str]], kind: In
     Raises CheckError where another model answers, results are missing, tokens were changed, an entity lies
     outside its sentence, or heads are no tree with one root.
     """
-    answer = _post(f"{url}/{bundle.task}", request_body(batch, kind))
+    headers = {"Content-Type": "application/json"}
+    body = request_body(batch, kind)
+    answer = _json(urllib.request.Request(f"{url}/{bundle.task}", data=body, headers=headers))
     if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
         raise CheckError(f"/{bundle.task}: the answer has no list of results")
     if (model := answer.get("model")) != bundle.served_as:
@@ -45,10 +68,10 @@ def check_answers(url: str, bundle: Bundle, batch: Sequence[list[str]], kind: In
     return f"{count} {'entities' if bundle.task == 'ner' else 'arcs'} in {len(batch)} sentences"
 
 
-def _post(url: str, body: bytes) -> Any:
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+def _json(request: urllib.request.Request) -> Any:
+    url = request.full_url
     try:
-        with DIRECT.open(request, timeout=120) as answer:
+        with DIRECT.open(request, timeout=PATIENCE) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         reason = error.read(500).decode("utf-8", "replace")

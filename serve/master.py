@@ -85,7 +85,8 @@ class Master(Arbiter):  # type: ignore[misc]
         """
         while True:
             try:
-                return super().stop(graceful)
+                super().stop(graceful)
+                return
             except HaltServer:
                 log.error("another worker failed to boot as well")
 

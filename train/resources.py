@@ -18,7 +18,8 @@ from bundle.words import SubwordVectors
 from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
 from train.corpora.named import UNKNOWN_LANGUAGE
 from train.models.batch import Batch, pad_rows
-from train.models.encoders import Encoder, FeatureStore, frozen_features
+from train.models.encoders import Encoder, FeatureStore, default_cache, frozen_features
+from train.models.named_vectors import VectorsNotFoundError, named_vectors
 from train.models.vectors import load_vectors, train_vectors
 from train.models.words import WordTypes, alphabet_of
 from train.recipe import EncoderSettings, Recipe, RecipeError
@@ -244,11 +245,12 @@ def load_word_types(recipe: Recipe, material: Material, folder: Path) -> WordTyp
                 "or delete the run"
             )
         return read_word_types(folder)
-    if settings.load:
+    if settings.load or settings.name:
         try:
-            vectors = load_vectors(settings.load, words)
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"vectors.load: {error}") from error
+            path = settings.load or named_vectors(settings.name or "", default_cache())
+            vectors = load_vectors(path, words, most=settings.most)
+        except (OSError, ValueError, VectorsNotFoundError) as error:
+            raise RecipeError(f"vectors.{'load' if settings.load else 'name'}: {error}") from error
     else:
         vectors = train_vectors(
             text,

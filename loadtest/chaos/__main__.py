@@ -18,9 +18,9 @@ from typing import Never
 from loadtest.bundles import BundleError
 from loadtest.chaos import report
 from loadtest.chaos.figures import Findings, ScenarioError
-from loadtest.chaos.processes import busy_cores
 from loadtest.chaos.scenarios import drain, fuzz, http_cost, kill, memory, overload, slow, switch
 from loadtest.chaos.serving import SERVER, Setup
+from loadtest.processes import busy_cores
 from loadtest.sentences import SentencesError, read_sentences
 from loadtest.server import ServerError
 

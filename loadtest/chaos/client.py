@@ -13,18 +13,12 @@ from typing import Literal, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
+from loadtest.wire import Request
+
 Address = tuple[str, int]
 Failure = Literal["", "refused", "reset", "broken", "timeout"]
 
 SWEEP_SECONDS = 0.1  # how often requests are looked through for those that take too long
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as it goes over the wire, and how many sentences it asks for."""
-
-    content: bytes
-    sentences: int = 1
 
 
 @dataclass(slots=True)

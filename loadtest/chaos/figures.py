@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtest.chaos.client import Outcome
 from loadtest.chaos.loads import Run
-from loadtest.measure import percentile
+from loadtest.outcomes import percentile
 
 Figures = dict[str, Any]  # by key, as chaos.json has them
 

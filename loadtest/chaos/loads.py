@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from loadtest.chaos.alarm import Alarm
-from loadtest.chaos.client import Address, Connection, Failure, Outcome, Pool, Request
+from loadtest.chaos.client import Address, Connection, Failure, Outcome, Pool
+from loadtest.wire import Request
 
 BUSY_GENERATOR = 0.85  # of a core: beyond it the generator may be what limits a figure
 PAUSE_AFTER_REFUSAL = 0.02  # seconds before a client of a closed loop connects again

@@ -2,17 +2,14 @@
 
 import json
 import operator
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from loadtest.chaos.figures import Findings
-from loadtest.measure import replace
+from loadtest.machine import machine, now, versions
+from loadtest.writing import replace
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -73,7 +70,7 @@ def with_scenario(
     others = {key: value for key, value in report.items() if not key.startswith(prefix)}
     kept = {key: value for key, value in report.get("targets", {}).items() if not key.startswith(prefix)}
     about = {
-        "date": _now(),
+        "date": now(),
         "seconds": round(seconds, 1),
         "quick": quick,
         "prefix": prefix,
@@ -85,8 +82,8 @@ def with_scenario(
         "targets": {**kept, **judged(findings, prefix, quick=quick)},
         "scenarios": {**report.get("scenarios", {}), name: about},
         "machine": machine(),
-        "date": _now(),
-        "versions": versions(),
+        "date": now(),
+        "versions": versions(PACKAGES),
     }
 
 
@@ -132,34 +129,6 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     names = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines += ["", f"{on['cpu']}, {on['cores']} cores, {on['memory_gb']} GB, {on['system']}; {names}."]
     return "\n".join(lines) + "\n"
-
-
-def machine() -> dict[str, Any]:
-    """Where it ran."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(memory),
-        "system": platform.platform(terse=True),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that a figure may depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue  # one of the two runtimes is never there
-    return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _rounded(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from loadtest.bundles import read_bundle
 from loadtest.chaos.client import Address
-from loadtest.chaos.processes import children
+from loadtest.processes import children
 from loadtest.sentences import request_body
 from loadtest.server import DIRECT, ServerError, free_port, own_process, wait_until_ready
 

@@ -6,19 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any
 
-from loadtest.chaos.client import Request
 from loadtest.sentences import Input, batches, request_body
+from loadtest.wire import Request, post
 
 SIZES, WEIGHTS = (1, 8, 32), (50, 25, 25)  # sentences a request, and how many of 100 requests have them
 MIXED_REQUESTS = 2000  # then they begin again
 NEW_WORDS = 0.1  # of the words of varied requests: made up, so that no cache knows them
 MALFORMED = 0.05  # of varied requests
-
-
-def post(path: str, body: bytes, *, sentences: int = 1, media_type: str = "application/json") -> Request:
-    """A POST as it goes over the wire, on a connection that stays open."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\n"
-    return Request(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, sentences)
 
 
 def uniform(

@@ -12,8 +12,8 @@ import pytest
 from loadtest.chaos.alarm import Alarm
 from loadtest.chaos.client import Address, Outcome
 from loadtest.chaos.loads import Run, arrivals, closed_loop, drive, open_loop
-from loadtest.chaos.traffic import post
 from loadtest.server import free_port
+from loadtest.wire import post
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtest.chaos.client import Outcome, Request
+from loadtest.chaos.client import Outcome
 from loadtest.chaos.figures import (
     goodput,
     is_proper_refusal,
@@ -17,6 +17,7 @@ from loadtest.chaos.scenarios.drain import is_failure
 from loadtest.chaos.scenarios.fuzz import Fuzzed, failures_said
 from loadtest.chaos.scenarios.http_cost import costs
 from loadtest.chaos.scenarios.kill import Kill, was_held
+from loadtest.wire import Request
 
 ONE, EIGHT = Request(b"", 1), Request(b"", 8)
 

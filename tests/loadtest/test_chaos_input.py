@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from loadtest.chaos import processes
-from loadtest.chaos.client import Address, Request
+from loadtest import processes
+from loadtest.chaos.client import Address
 from loadtest.chaos.evil import CASES, Case, Reply, exchange, fault, request
 from loadtest.chaos.traffic import SIZES, mixed, uniform, varied
+from loadtest.wire import Request
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"results": [1]}'
 SENTENCES = [[f"word{number}", "runs"] for number in range(64)]

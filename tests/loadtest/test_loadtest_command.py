@@ -15,11 +15,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 WORDS = ["Ada", "Berta", "Carl", "Dora", "Emil", "Frida", "Gert", "Hilde"]
+MIXED = ["Ada", "Emil", "Carl", "Gert", "Berta", "Frida", "Dora", "Hilde"]
+"""All are of one length, and come in van der Corput's order."""
+
+SHORT = {
+    "--rounds": "1",
+    "--duration": "1s",
+    "--requests": "1",
+    "--connections": "2 1",
+    "--shares": "50",
+    "--step": "1s",
+    "--step-requests": "1",
+}
 
 
 def make_bundle(folder: Path, *, task: str = "ner", parameters: int = 1_000_000, **fake: Any) -> Path:
     folder.mkdir(parents=True)
-    manifest = {"name": folder.name, "task": task, "parameters": parameters, "fake": fake}
+    manifest = {
+        "name": folder.name,
+        "task": task,
+        "parameters": parameters,
+        "digest": f"12ab-{folder.name}",
+        "fake": fake,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
@@ -27,81 +45,111 @@ def make_bundle(folder: Path, *, task: str = "ner", parameters: int = 1_000_000,
 def command(folder: Path, teacher: Path, student: Path, *more: str) -> list[str]:
     texts = folder / "test.txt"
     texts.write_text("".join(f"{word} runs far .\n" for word in WORDS), encoding="utf-8")
-    options = {
-        "--teacher": teacher,
-        "--student": student,
-        "--texts": texts,
-        "--out": folder / "reports",
-        "--duration": "2s",
-        "--warm-up": "1s",
-        "--server-command": shlex.join([sys.executable, str(FAKE_SERVER)]),
+    options = SHORT | {
+        "--systems": "teacher student",
+        "--teacher": str(teacher),
+        "--student": str(student),
+        "--texts": str(texts),
+        "--out": str(folder / "reports"),
+        "--rows": str(folder / "rows.jsonl"),
     }
-    words = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-m", "loadtest", *words, *more]
+    words = [word for option, value in options.items() for word in (option, *value.split())]
+    serve = shlex.join([sys.executable, str(FAKE_SERVER)])
+    return [sys.executable, "-m", "loadtest", *words, "--server-command", serve, *more]
 
 
 def run(*arguments: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_teacher_and_student_are_measured_with_the_same_requests_in_the_same_order(tmp_path: Path) -> None:
+def report_of(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "reports" / "table7.json").read_text(encoding="utf-8"))
+    return read
+
+
+def test_teacher_and_student_take_turns_with_the_same_requests_in_the_same_order(tmp_path: Path) -> None:
     journals = {system: tmp_path / f"{system}.journal" for system in ("teacher", "student")}
     teacher = make_bundle(
         tmp_path / "big", parameters=25_000_000, delay=0.05, journal=str(journals["teacher"])
     )
     student = make_bundle(tmp_path / "small", journal=str(journals["student"]))
-    done = run(tmp_path, teacher, student, "--batch", "2", "--users", "1")
+    done = run(tmp_path, teacher, student, "--rounds", "2", "--connections", "1", "1")
     assert done.returncode == 0, done.stdout + done.stderr
+    turns = [line.split(": ")[1].split(" (")[0] for line in done.stdout.splitlines() if line.startswith("[")]
+    assert turns == ["big", "small", "big", "small"]
 
-    result = json.loads((tmp_path / "reports" / "table7.json").read_text(encoding="utf-8"))
+    result = report_of(tmp_path)
     assert result["valid"]
-    figures = result["tasks"]["ner"]
-    slow, fast = figures["teacher"], figures["student"]
-    assert (slow["bundle"], fast["bundle"]) == ("big", "small")
-    assert 0 < slow["sentences_per_second"] <= 2 / 0.05  # one user, two sentences every 50 ms at best
-    assert fast["sentences_per_second"] > slow["sentences_per_second"]
-    assert slow["p50"] >= 50
-    assert fast["p50"] <= fast["p95"] <= fast["p99"]
-    assert figures["smaller"] == 25
-    assert figures["faster"] == pytest.approx(
-        fast["sentences_per_second"] / slow["sentences_per_second"], rel=1e-3
-    )
-    for row, journal in ((slow, journals["teacher"]), (fast, journals["student"])):
-        received = journal.read_text(encoding="utf-8").splitlines()[1:]
-        check, *load = received
-        assert check == "Ada Berta"
-        assert load[:5] == ["Ada Berta", "Carl Dora", "Emil Frida", "Gert Hilde", "Ada Berta"]
-        assert row["requests"] <= len(load)
-        assert row["sentences_per_second"] == pytest.approx(2 * row["requests_per_second"], rel=1e-2)
+    slow, fast = result["systems"]
+    assert (slow["name"], fast["name"]) == ("big", "small")
+    assert [(row["round"], row["sentences_a_request"]) for row in slow["closed"]] == [
+        (1, 1), (1, 32), (2, 1), (2, 32),
+    ]  # fmt: skip
+    for row in slow["closed"]:
+        assert 0 < row["sentences_per_second"] <= row["sentences_a_request"] / 0.05
+        assert row["latency"]["p50"] >= 50
+    assert result["http_vs_run_teacher"] > 1
+    assert result["p99_ms_at_half"] > 0
+    assert "http_vs_paper_shape" not in result
+    for system, journal in ((slow, journals["teacher"]), (fast, journals["student"])):
+        servers = journal.read_text(encoding="utf-8").splitlines()
+        cores = {line.partition(" ")[2] for line in servers if line[0].isdigit()}
+        assert len(cores) == 1
+        assert json.loads(cores.pop()) == result["conditions"]["server_cores"]
+        assert len([line for line in servers if line[0].isdigit()]) == 2
+        singles = [line for line in servers[2:] if " " not in line]
+        assert singles[:9] == [*MIXED, MIXED[0]]
+        assert f"{' '.join(MIXED * 4)}" in servers
+        steps = {step["sentences_a_request"] for step in system["steps"]}
+        assert steps == {1, 32}
 
-    markdown = (tmp_path / "reports" / "table7.md").read_text(encoding="utf-8")
-    assert "| Teacher |" in markdown
-    assert "not valid" not in markdown
-    for page in ("table7.html", "locust-ner-teacher.html", "locust-ner-student.html"):
-        assert "</html>" in (tmp_path / "reports" / page).read_text(encoding="utf-8")
-    assert not list((tmp_path / "reports").glob("*.partial"))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["row"] for row in rows].count("closed") == 8
+    assert {row["run"] for row in rows} == {result["conditions"]["date"]}
+    for name in ("table7.md", "table7.html", "table7.svg"):
+        assert (tmp_path / "reports" / name).stat().st_size
+    assert {path.suffix for path in (tmp_path / "reports").iterdir()} == {".json", ".md", ".html", ".svg"}
+    assert "27.76" in done.stdout
 
 
-def test_failed_requests_make_the_report_invalid_and_the_status_non_zero(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fake", "reason"), [({"fail_every": 4}, "status 500"), ({"few_every": 4}, "results for")]
+)
+def test_a_failed_request_makes_the_report_invalid_and_the_status_non_zero(
+    tmp_path: Path, fake: dict[str, int], reason: str
+) -> None:
     teacher = make_bundle(tmp_path / "big", task="parse")
-    student = make_bundle(tmp_path / "small", task="parse", fail_every=4)
-    done = run(tmp_path, teacher, student, "--batch", "2", "--duration", "1s", "--input", "texts")
+    student = make_bundle(tmp_path / "small", task="parse", **fake)
+    done = run(tmp_path, teacher, student, "--input", "texts")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "parse, student:" in done.stderr
-    assert "status 500" in done.stderr
-    result = json.loads((tmp_path / "reports" / "table7.json").read_text(encoding="utf-8"))
+    assert "parse, student" in done.stderr
+    assert reason in done.stderr
+    result = report_of(tmp_path)
     assert not result["valid"]
-    assert result["tasks"]["parse"]["student"]["failures"] > 0
-    assert result["tasks"]["parse"]["teacher"]["failures"] == 0
+    big, small = result["systems"]
+    assert sum(row["failures"] for row in small["closed"]) > 0
+    assert sum(row["failures"] for row in big["closed"] + big["steps"]) == 0
     markdown = (tmp_path / "reports" / "table7.md").read_text(encoding="utf-8")
-    assert markdown.index("not valid") < markdown.index("| Teacher")
+    assert markdown.index("not valid") < markdown.index("|")
+
+
+def test_a_server_that_refuses_at_saturation_only_is_no_failure(tmp_path: Path) -> None:
+    teacher = make_bundle(tmp_path / "big")
+    student = make_bundle(tmp_path / "small", delay=0.02, refuse=8)
+    done = run(tmp_path, teacher, student, "--connections", "2", "1", "--shares", "25", "200", "--step", "2s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, last = report_of(tmp_path)["systems"][1]["steps"]
+    assert last["refused"] > 0
+    assert last["failures"] == 0
+    assert last["completed_per_second"] <= 1.1 / 0.02
 
 
 @pytest.mark.parametrize(
     ("fake", "message"),
     [
         ({"crash": "the model file is truncated"}, "    the model file is truncated"),
-        ({"model": "another"}, "expected the model 'big', 'another' answered"),
+        ({"model": "another"}, "expected 'big' for ner alone"),
+        ({"version": "77"}, "has the version '77'"),
         ({"fail_every": 1}, "status 500"),
     ],
 )
@@ -114,7 +162,7 @@ def test_a_server_that_cannot_be_measured_is_an_error_and_leaves_no_report(
     assert not (tmp_path / "reports" / "table7.json").exists()
 
 
-def test_ctrl_c_stops_the_server_and_says_so(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_server_says_so_and_keeps_the_rows(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     teacher = make_bundle(tmp_path / "big", journal=str(journal), delay=0.01)
     arguments = command(tmp_path, teacher, make_bundle(tmp_path / "small"), "--duration", "60s")
@@ -122,21 +170,20 @@ def test_ctrl_c_stops_the_server_and_says_so(tmp_path: Path) -> None:
         arguments, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
         # A test run started in the background hands down an ignored SIGINT; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    try:
-        give_up = time.monotonic() + 60
-        while not journal.exists() or len(journal.read_text(encoding="utf-8").splitlines()) < 4:
-            assert time.monotonic() < give_up
-            assert process.poll() is None
-            time.sleep(0.05)
-        server = int(journal.read_text(encoding="utf-8").splitlines()[0])
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    give_up = time.monotonic() + 60
+    while not journal.exists() or len(journal.read_text(encoding="utf-8").splitlines()) < 20:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    server = int(journal.read_text(encoding="utf-8").split()[0])
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in errors
+    assert "rows.jsonl" in errors
+    assert not (tmp_path / "reports").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
 
@@ -144,7 +191,30 @@ def test_ctrl_c_stops_the_server_and_says_so(tmp_path: Path) -> None:
 def test_bundles_that_are_missing_or_do_not_pair_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     missing = run(tmp_path, tmp_path / "nowhere", make_bundle(tmp_path / "small"))
     assert missing.returncode == 2
-    assert "make distill" in missing.stderr
+    assert "python -m export" in missing.stderr
     unpaired = run(tmp_path, make_bundle(tmp_path / "big", task="parse"), tmp_path / "small")
     assert unpaired.returncode == 2
     assert "no teacher for the task ner" in unpaired.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--duration", "0s"], "expected whole seconds"),
+        (["--rounds", "0"], "expected a number from 1"),
+        (["--paper-shape", "somewhere"], "--paper-shape is given, but --systems leaves it out"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path: Path, option: list[str], message: str) -> None:
+    done = run(tmp_path, tmp_path / "big", tmp_path / "small", *option)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_the_help_teaches() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    for word in ("--quick", "two minutes", "examples:", "Exit status", "runs/loadtest/rows.jsonl"):
+        assert word in done.stdout

@@ -1,65 +1,57 @@
-"""Sentences, bundles, checks of answers and the rendering of table 7."""
+"""What a load test is made of: sentences, bundles, checks, plans, windows and the arithmetic of outcomes."""
 
+import itertools
 import json
-import subprocess
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtest import report, server
-from loadtest.__main__ import pair
-from loadtest.bundles import Bundle, BundleError, read_bundle
-from loadtest.check import CheckError, check_answers
-from loadtest.measure import Load, Measurement, percentile
+from loadtest import server
+from loadtest.arrivals import gaps, source_percent
+from loadtest.bundles import Bundle, BundleError, MissingBundleError, read_bundle
+from loadtest.check import CheckError, check_answers, check_model
+from loadtest.connection import fault
+from loadtest.cores import CoresError, shared_out
+from loadtest.jobs import ClosedJob, OpenJob, StepPlan, Target, as_line, from_line
+from loadtest.order import evenly_mixed, van_der_corput
+from loadtest.outcomes import Outcome, Used, closed_figures, percentile, sentences_within, step_figures
+from loadtest.plan import (
+    BATCH,
+    GENERATOR_SECONDS,
+    USUAL_SPEEDS,
+    USUAL_STARTS,
+    ClosedPlan,
+    OpenPlan,
+    quick_plan,
+)
 from loadtest.sentences import SentencesError, batches, read_sentences, request_body
+from loadtest.systems import KINDS, contestants
+from loadtest.window import Window, WindowClock
+from loadtest.wire import requests_of
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
-LOAD = Load(users=4, batch=32, duration=20, warm_up=5, input="tokens")
-TEACHER = Bundle(Path("bundles/teachers/ner"), "he-ner-teacher", "ner", 118_000_000)
 STUDENT = Bundle(Path("bundles/ner"), "he-ner", "ner", 2_000_000)
+IDLE = Used(0.0, 0.0)
 
 
-def measurement(speed: float, **changes: Any) -> Measurement:
-    whole = Measurement(
-        sentences_per_second=speed,
-        requests_per_second=speed / 32,
-        p50=10.0,
-        p95=20.0,
-        p99=30.0,
-        requests=int(speed / 32 * 20),
-        seconds=20.0,
-        failures=0,
-        reasons={},
-    )
-    return replace(whole, **changes)
-
-
-def compared(slow: Measurement, fast: Measurement) -> report.Comparison:
-    return report.Comparison(
-        report.Row(TEACHER, slow, "41 entities in 32 sentences"),
-        report.Row(STUDENT, fast, "40 entities in 32 sentences"),
-    )
-
-
-def under(tmp_path: Path) -> report.Conditions:
-    return report.conditions(LOAD, workers=1, threads=1, path=tmp_path / "test.txt", sentences=[["a", "b"]])
+def make_bundle(folder: Path, **manifest: Any) -> Path:
+    folder.mkdir(parents=True)
+    whole = {"name": "ud/he ner", "task": "ner", "parameters": 1, "digest": "ab12cd", **manifest}
+    (folder / "manifest.json").write_text(json.dumps(whole), encoding="utf-8")
+    return folder
 
 
 @contextmanager
 def serving(folder: Path, task: str, **fake: Any) -> Iterator[tuple[str, Bundle]]:
-    folder.mkdir()
-    manifest = {"name": "ud/he ner", "task": task, "parameters": 1, "fake": fake}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    bundle = read_bundle(folder)
-    with server.running(
-        bundle, command=[sys.executable, str(FAKE_SERVER)], workers=1, threads=1, timeout=30
-    ) as url:
-        yield url, bundle
+    bundle = read_bundle(make_bundle(folder, task=task, fake=fake))
+    command = [sys.executable, str(FAKE_SERVER)]
+    with server.running(bundle, command=command, workers=1, threads=1, timeout=30) as served:
+        yield served.url, bundle
 
 
 def test_sentences_are_lines_and_tokens_are_split_by_white_space(tmp_path: Path) -> None:
@@ -89,6 +81,37 @@ def test_a_request_carries_tokens_or_raw_text() -> None:
     assert json.loads(request_body([["É", "b"]], "texts")) == {"texts": ["É b"]}
 
 
+def test_every_request_has_as_many_sentences_as_it_should() -> None:
+    sentences = [[str(number)] * 2 for number in range(7)]
+    made = requests_of(sentences, 3, path="/ner")
+    assert [(each.sentences, each.tokens) for each in made] == [(3, 6), (3, 6)]
+    head, body = made[1].content.split(b"\r\n\r\n")
+    assert head.startswith(b"POST /ner HTTP/1.1\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body) == {"sentences": [["3", "3"], ["4", "4"], ["5", "5"]]}
+    [repeated] = requests_of(sentences[:2], 3, path="/ner", kind="texts")
+    assert json.loads(repeated.content.split(b"\r\n\r\n")[1]) == {"texts": ["0 0", "1 1", "0 0"]}
+    with pytest.raises(ValueError, match="no sentence"):
+        requests_of([], 3, path="/ner")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 64, 100])
+def test_the_mixed_order_has_everything_once(count: int) -> None:
+    assert sorted(van_der_corput(count)) == list(range(count))
+
+
+def test_every_stretch_of_the_mixed_order_has_the_mean_length_of_all() -> None:
+    chance = random.Random(1)
+    sentences = [["a"] * round(chance.expovariate(1 / 18) + 1) for _ in range(512)]
+    mean = sum(map(len, sentences)) / len(sentences)
+    mixed = evenly_mixed(sentences)
+    assert sorted(map(len, mixed)) == sorted(map(len, sentences))
+    means = [sum(map(len, mixed[at : at + 32])) / 32 for at in range(0, 512, 8)]
+    shuffled = [sum(map(len, sentences[at : at + 32])) / 32 for at in range(0, 512, 8)]
+    assert max(abs(each / mean - 1) for each in means[:61]) < 0.15
+    assert max(abs(each / mean - 1) for each in shuffled[:61]) > 0.3
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -98,6 +121,10 @@ def test_a_request_carries_tokens_or_raw_text() -> None:
         ('{"name": "", "task": "ner", "parameters": 1}', "field name"),
         ('{"name": "a", "task": "ner"}', "field parameters"),
         ('{"name": "a", "task": "ner", "parameters": true}', "field parameters"),
+        (
+            '{"name": "a", "task": "ner", "parameters": 1, "scores": {"test": {"f1": "high"}}}',
+            "fields scores",
+        ),
     ],
 )
 def test_a_manifest_that_lacks_something_is_an_error_that_names_the_field(
@@ -109,28 +136,93 @@ def test_a_manifest_that_lacks_something_is_an_error_that_names_the_field(
     assert "manifest.json" in str(caught.value)
 
 
-def test_bundles_are_paired_by_their_task_whatever_their_order(tmp_path: Path) -> None:
-    for name, task in (("a", "ner"), ("b", "parse"), ("c", "parse"), ("d", "ner")):
-        (tmp_path / name).mkdir()
-        manifest = {"name": name, "task": task, "parameters": 1}
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    pairs = pair([tmp_path / "a", tmp_path / "b"], [tmp_path / "c", tmp_path / "d"])
-    assert [(teacher.name, student.name) for teacher, student in pairs] == [("a", "d"), ("b", "c")]
-    with pytest.raises(BundleError, match="a second teacher"):
-        pair([tmp_path / "a", tmp_path / "d"], [tmp_path / "d"])
+def test_the_scores_of_a_quantised_bundle_are_those_that_are_left(tmp_path: Path) -> None:
+    folder = make_bundle(
+        tmp_path / "ner",
+        precision="int8",
+        scores={"test": {"f1": 71.25}},
+        quantisation={"loss": {"test": {"f1": 0.5}}},
+    )
+    assert read_bundle(folder).scores == {"f1": 70.75}
 
 
-def test_percentiles_are_values_that_were_seen() -> None:
-    values = [float(number) for number in range(1, 101)]
-    assert [percentile(values, percent) for percent in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
-    assert percentile([7.0], 50) == percentile([7.0], 99) == 7.0
-    assert percentile([], 99) == 0.0
+def test_random_weights_have_no_accuracy_whatever_the_manifest_says(tmp_path: Path) -> None:
+    folder = make_bundle(
+        tmp_path / "ner", provenance={"weights": "random weights, seed 1"}, scores={"test": {"f1": 3.0}}
+    )
+    bundle = read_bundle(folder)
+    assert not bundle.has_accuracy
+    assert bundle.scores == {}
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the usual bundles of both tasks for student and teacher, as the current one."""
+    for key, task in itertools.product(("student", "teacher"), ("ner", "parse")):
+        make_bundle(tmp_path / KINDS[key].folder.format(task=task), name=f"{key}-{task}", task=task)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_systems_are_found_in_their_usual_places_task_by_task(usual: Path) -> None:
+    found = contestants(["teacher", "student"], {}, ["ner", "parse"], run=Path("runs/quickstart"))
+    assert [each.bundle.name for each in found] == [
+        "teacher-ner",
+        "student-ner",
+        "teacher-parse",
+        "student-parse",
+    ]
+
+
+def test_a_folder_that_is_given_takes_the_place_of_the_usual_one_and_decides_the_task(usual: Path) -> None:
+    mine = make_bundle(usual / "mine", name="mine", task="parse")
+    found = contestants(["teacher", "student"], {"student": [mine]}, ["ner", "parse"], run=Path("runs/a"))
+    assert [each.bundle.name for each in found] == ["teacher-parse", "mine"]
+
+
+def test_a_missing_bundle_is_an_error_that_names_the_command_that_makes_it(usual: Path) -> None:
+    with pytest.raises(MissingBundleError) as caught:
+        contestants(["student", "paper-shape"], {}, ["ner"], run=Path("runs/mine"))
+    assert "python -m export.paper_shape runs/mine" in str(caught.value)
+    assert "--systems student" in str(caught.value)
+
+
+def test_two_bundles_of_one_system_and_task_are_refused(usual: Path) -> None:
+    two = [make_bundle(usual / name, name=name) for name in ("one", "two")]
+    with pytest.raises(BundleError, match="a second student for the task ner"):
+        contestants(["student"], {"student": two}, ["ner"], run=Path("runs/a"))
+
+
+def test_a_bundle_of_another_task_than_its_folder_says_is_refused(usual: Path) -> None:
+    make_bundle(usual / "bundles" / "ner-int8", task="parse")
+    with pytest.raises(BundleError, match="its task is parse, expected ner"):
+        contestants(["student-int8"], {}, ["ner"], run=Path("runs/a"))
+
+
+def test_a_task_for_which_one_system_is_given_and_another_is_not_is_refused(usual: Path) -> None:
+    given = {
+        "student": [usual / "bundles/ner", usual / "bundles/parse"],
+        "teacher": [usual / "bundles/teachers/ner"],
+    }
+    with pytest.raises(
+        BundleError, match="no teacher for the task parse: give its folder with --teacher too"
+    ):
+        contestants(["student", "teacher"], given, ["ner"], run=Path("runs/a"))
 
 
 def test_a_good_answer_passes_the_check(tmp_path: Path) -> None:
     with serving(tmp_path / "ner", "ner") as (url, bundle):
+        assert check_model(url, bundle)["max_queue_tokens"] == 4096
         assert check_answers(url, bundle, [["a", "b"], ["c"]], "tokens") == "2 entities in 2 sentences"
         assert check_answers(url, bundle, [["a", "b"]], "texts") == "1 entities in 1 sentences"
+
+
+@pytest.mark.parametrize(("fake", "message"), [({"model": "other"}, "expected"), ({"version": "ff"}, "'ff'")])
+def test_another_model_or_version_than_the_bundle_fails_the_check(
+    tmp_path: Path, fake: dict[str, str], message: str
+) -> None:
+    with serving(tmp_path / "ner", "ner", **fake) as (url, bundle), pytest.raises(CheckError, match=message):
+        check_model(url, bundle)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +242,7 @@ def test_heads_that_are_no_tree_fail_the_check(tmp_path: Path, heads: list[int],
         check_answers(url, bundle, [["a", "b", "c"]], "tokens")
 
 
-def test_a_server_that_is_never_ready_is_an_error(tmp_path: Path) -> None:
+def test_a_server_that_is_never_ready_is_an_error() -> None:
     sleeper = [sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(60)"]
     with (
         pytest.raises(server.ServerError, match="not ready after 1 s"),
@@ -159,66 +251,148 @@ def test_a_server_that_is_never_ready_is_an_error(tmp_path: Path) -> None:
         raise AssertionError("it cannot be ready")
 
 
-def test_table_7_has_the_rows_and_columns_of_the_paper(tmp_path: Path) -> None:
-    text = report.as_markdown([compared(measurement(100.0), measurement(2500.0))], under(tmp_path))
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|")
+def test_cores_are_kept_apart_where_there_are_enough() -> None:
+    assert shared_out(None, 2, [0, 1, 2, 3]) == ([0, 1], [2, 3])
+    assert shared_out(None, 4, [0, 1]) == ([0], [1])
+    assert shared_out([3], 1, [0, 3]) == ([3], [0])
+    with pytest.raises(CoresError, match="core 7"):
+        shared_out([7], 1, [0, 1])
+
+
+def test_an_answer_that_is_not_what_was_asked_for_is_a_failure() -> None:
+    assert fault(200, b'{"results":[{"tokens":["a"]},{"tokens":["\\"tokens\\":"]}]}', 2) == ""
+    assert fault(200, b'{"results":[{"tokens":["a"]}]}', 2) == "1 results for 2 sentences"
+    assert fault(503, b"gone", 1) == "status 503"
+    assert fault(429, b'{"code":"overloaded"}', 1) == "status 429, overloaded"
+
+
+def test_percentiles_are_values_that_were_seen() -> None:
+    values = [float(number) for number in range(1, 101)]
+    assert [percentile(values, percent) for percent in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
+    assert percentile([7.0], 50) == percentile([7.0], 99) == 7.0
+    assert percentile([], 99) == 0.0
+
+
+def answered(sent: float, done: float, sentences: int = 1, failure: str = "") -> Outcome:
+    return Outcome(sent, sent, done, sentences, 10 * sentences, failure)
+
+
+def test_a_request_under_way_at_an_edge_counts_for_the_part_inside() -> None:
+    outcomes = [answered(0, 2, 32), answered(2, 4, 32), answered(4, 6, 32), answered(1, 5, 8, "status 500")]
+    assert sentences_within(outcomes, 1, 5) == 16 + 32 + 16
+    assert sentences_within(outcomes, 10, 20) == 0
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.99, 1.01])
+def test_a_closed_loop_gives_its_throughput_wherever_its_window_lies(start: float) -> None:
+    """Four clients whose requests are answered together every second, as a batching server does."""
+    outcomes = [answered(at, at + 1, 32) for at in range(10) for _ in range(4)]
+    row = closed_figures(
+        outcomes, start=start, end=start + 2.5, round_number=1, size=32, connections=4, used=IDLE
+    )
+    assert row.sentences_per_second == pytest.approx(128)
+    assert row.latency.p50 == row.latency.p99 == 1000
+
+
+def test_failures_of_a_closed_loop_count_whenever_they_happen() -> None:
+    outcomes = [answered(0, 1, 1, "status 500"), answered(1, 2), answered(2, 3), answered(3, 9, 1, "no HTTP")]
+    row = closed_figures(outcomes, start=1, end=3, round_number=2, size=1, connections=1, used=IDLE)
+    assert (row.failures, row.reasons) == (2, {"status 500": 1, "no HTTP": 1})
+    assert (row.requests, row.sentences, row.tokens, row.sentences_per_second) == (2, 2, 20, 1.0)
+
+
+def test_a_step_counts_what_was_to_arrive_in_it_from_the_time_it_was_to_arrive() -> None:
+    outcomes = [
+        Outcome(0.5, 0.5, 0.6, 1, 5),  # before the window
+        Outcome(1.0, 1.2, 1.25, 1, 5),  # sent late: 250 ms
+        Outcome(1.5, 1.5, 1.51, 1, 5),
+        Outcome(1.6, 1.6, 1.61, 1, 5, "status 429, overloaded"),
+        Outcome(1.7, 1.7, 1.8, 1, 5, "status 500"),
+        Outcome(1.9, 1.9, 2.4, 1, 5),  # answered after the window
     ]
-    assert rows[0][1:3] == ["Named entities: speed (sentences/second)", "Named entities: # param (M)"]
-    assert rows[2] == ["Teacher", "100.00", "118.00", "27.76", "233.40"]
-    assert rows[3] == ["Student", "2500.00", "2.00", "672.20", "9.46"]
-    assert rows[4] == ["Ratio", "25.0× faster", "59.0× smaller", "24.2× faster", "24.7× smaller"]
-    assert "4 users in a closed loop, 32 sentences a request" in text
-    assert "not valid" not in text
-
-
-def test_the_json_report_holds_ratios_conditions_and_the_papers_figures(tmp_path: Path) -> None:
-    result = report.as_json([compared(measurement(100.0), measurement(2500.0))], under(tmp_path))
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["tasks"]["ner"]["faster"] == 25.0
-    assert result["tasks"]["ner"]["smaller"] == 59.0
-    assert result["paper"]["teacher"] == {"sentences_per_second": 27.76, "parameters": 233_400_000}
-    assert result["conditions"]["machine"]["cores"] >= 1
-    assert result["conditions"]["versions"]["locust"]
-
-
-def test_a_failure_is_said_first_and_an_unanswered_teacher_gives_no_ratio(tmp_path: Path) -> None:
-    dead = measurement(0.0, requests=0, failures=7, reasons={"status 503": 7})
-    both = [compared(dead, measurement(2500.0))]
-    result = report.as_json(both, under(tmp_path))
-    assert not result["valid"]
-    assert result["tasks"]["ner"]["faster"] is None
-    text = report.as_markdown(both, under(tmp_path))
-    assert text.index("ner, teacher: 7 requests failed (7 × status 503)") < text.index("| Teacher")
-    page = report.as_html(both, under(tmp_path))
-    assert page.index("7 requests failed") < page.index("<table>")
-
-
-def test_a_figure_of_few_requests_is_called_rough(tmp_path: Path) -> None:
-    text = report.as_markdown([compared(measurement(40.0), measurement(2500.0))], under(tmp_path))
-    assert "ner, teacher: only 25 requests were answered" in text
-    assert "ner, student: only" not in text
-
-
-def test_names_are_escaped_in_the_html_page(tmp_path: Path) -> None:
-    odd = replace(STUDENT, name="<script>")
-    row = report.Row(odd, measurement(2500.0), "fine")
-    page = report.as_html(
-        [report.Comparison(report.Row(TEACHER, measurement(100.0), "fine"), row)], under(tmp_path)
+    step = step_figures(
+        outcomes, start=1, end=2, size=1, share=0.5, offered=5, objective_ms=50, used=Used(0.5, 0.1)
     )
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    assert (step.requests, step.refused, step.failures) == (5, 1, 1)
+    assert step.reasons == {"status 500": 1}
+    assert (step.completed_per_second, step.goodput_per_second) == (2, 1)
+    assert step.latency.p50 == pytest.approx(250)
+    assert step.latency.p99 == pytest.approx(500)
 
 
-def test_a_duration_that_is_no_whole_number_of_seconds_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest", "--duration", "0s"],
-        cwd=server.PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
+def test_a_window_opens_when_every_client_was_answered_and_closes_with_enough_answers() -> None:
+    clock = WindowClock(Window(1, 10, 2, 3, 20), clients=2, began=100)
+    clock.note(0, 101.5, answered=True)
+    assert clock.opened is None  # the other client still waits
+    clock.note(1, 102, answered=True)
+    assert clock.opened == 102
+    clock.note(0, 103, answered=True)
+    clock.note(0, 104.5, answered=False)
+    clock.look(105)
+    assert clock.closed is None  # one answer inside
+    clock.note(1, 106, answered=True)
+    clock.note(0, 107, answered=True)
+    assert (clock.closed, clock.answered) == (107, 3)
+
+
+def test_a_window_opens_and_closes_in_time_though_nothing_is_answered() -> None:
+    clock = WindowClock(Window(1, 10, 2, 3, 20), clients=2, began=100)
+    for now in range(100, 130):
+        clock.look(now)
+    assert (clock.opened, clock.closed) == (110, 120)
+
+
+def test_a_job_survives_the_way_to_the_generator() -> None:
+    target = Target(80, "/ner", "test.txt", "texts", (1, 2))
+    for job in (
+        ClosedJob(target, 2, 32, 4, Window(1, 10, 2, 3, 20)),
+        OpenJob(target, 1, 9.5, (StepPlan(50, 4.0), StepPlan(75, 5.0)), 50.0),
+    ):
+        assert from_line(as_line(job)) == job
+
+
+def test_arrivals_are_those_of_a_poisson_process() -> None:
+    drawn = list(itertools.islice(gaps(20.0, "1 0"), 20_000))
+    mean = sum(drawn) / len(drawn)
+    assert mean == pytest.approx(1 / 20, rel=0.03)
+    assert sum((gap - mean) ** 2 for gap in drawn) / len(drawn) == pytest.approx(mean**2, rel=0.06)
+    assert drawn[:5] == list(itertools.islice(gaps(20.0, "1 0"), 5))
+    assert drawn[:5] != list(itertools.islice(gaps(20.0, "1 1"), 5))
+
+
+def test_every_step_is_a_whole_number_of_sources() -> None:
+    for percents in ([25, 50, 75, 90, 110], [33, 50], [7]):
+        assert all(percent % source_percent(percents) == 0 for percent in percents)
+
+
+def test_a_step_takes_as_long_as_its_requests_need_and_none_is_made_that_would_take_too_long() -> None:
+    plan = OpenPlan(size=1, percents=(25, 50), step=10, requests=40, longest_step=45, objective_ms=50)
+    assert plan.steps(1000.0) == (StepPlan(25, 10), StepPlan(50, 10))
+    assert plan.steps(8.0) == (StepPlan(25, 20.0), StepPlan(50, 10))
+    assert "the step of 25 % would take 80 s" in plan.steps(2.0)
+    assert "no request was answered" in plan.steps(0.0)
+
+
+@pytest.mark.parametrize("speed", [5.0, 30.0, 2000.0])
+def test_a_plan_knows_how_long_a_closed_loop_takes_at_most(speed: float) -> None:
+    """A loop against a server that answers all clients together, batch by batch."""
+    plan = ClosedPlan(BATCH, 8, Window(1, 30, 10, 16, 90))
+    clock, now, cycle = WindowClock(plan.window, 8, 0.0), 0.0, 8 * BATCH / speed
+    ends = 0.0
+    while clock.closed is None:
+        ends = now + cycle
+        while now + 0.005 < ends:
+            now += 0.005
+            clock.look(now)
+        now = ends
+        for client in range(8):
+            clock.note(client, now, answered=True)
+    assert max(ends, clock.closed) <= plan.longest(speed) + 0.01
+
+
+def test_a_quick_load_test_of_all_systems_takes_two_minutes() -> None:
+    plan = quick_plan(list(KINDS), connections=16, objective_ms=50)
+    whole = GENERATOR_SECONDS + 2 * sum(
+        plan.visit_seconds(key, USUAL_SPEEDS[key], USUAL_STARTS[key], last=True) for key in KINDS
     )
-    assert done.returncode == 2
-    assert "expected whole seconds" in done.stderr
+    assert whole <= 120

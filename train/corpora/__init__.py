@@ -2,7 +2,7 @@
 
 from train.corpora.conll import read_conll, write_conll
 from train.corpora.conllu import read_conllu, write_conllu
-from train.corpora.named import CORPORA, load_corpus
+from train.corpora.named import CORPORA, conllu_file, load_corpus
 from train.corpora.sentence import Corpus, CorpusError, CorpusWarning, Sentence
 from train.corpora.text import read_jsonl, read_text
 
@@ -12,6 +12,7 @@ __all__ = [
     "CorpusError",
     "CorpusWarning",
     "Sentence",
+    "conllu_file",
     "load_corpus",
     "read_conll",
     "read_conllu",

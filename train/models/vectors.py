@@ -84,17 +84,23 @@ def _train(**arguments: Any) -> Any:
     return model
 
 
-def load_vectors(path: Path, words: Collection[str] | None) -> SubwordVectors:
+def load_vectors(path: Path, words: Collection[str] | None, *, most: int | None = None) -> SubwordVectors:
     """Reads the vectors of `words` (None: all) from a fastText .bin or a text file .vec.
 
     A .bin also brings its subword table whole (1.2 GB for 2,000,000 buckets of 150 values), a .vec none:
-    its unknown words are zeros. A .vec may lack the header line, as GloVe's files do.
+    its unknown words have the vector of their lower-cased form, or zeros. A .vec may lack the header line,
+    as GloVe's files do.
+
+    most: the first so many words of a .vec, which are the most frequent ones, in place of `words`, so that a
+    model also knows words that its own text does not have.
 
     Raises ValueError, with file and line, for a malformed line or a file shorter than its header says.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of word vectors")
     if path.suffix == ".bin":
+        if most is not None:
+            raise ValueError(f"{path}: a .bin composes words from subwords; leave out most")
         model = FastText.load_model(str(path))
         if model.is_quantized():
             raise ValueError(
@@ -102,7 +108,9 @@ def load_vectors(path: Path, words: Collection[str] | None) -> SubwordVectors:
             )
         wanted = model.get_words() if words is None else words
         return _subword_vectors(model, {word: word for word in wanted})
-    return _read_text_vectors(path, None if words is None else set(words))
+    if most is not None or words is None:
+        return _read_text_vectors(path, None, most)
+    return _read_text_vectors(path, {form for word in words for form in (word, word.lower())}, None)
 
 
 def _subword_vectors(model: Any, written: Mapping[str, str]) -> SubwordVectors:
@@ -118,7 +126,7 @@ def _subword_vectors(model: Any, written: Mapping[str, str]) -> SubwordVectors:
     return SubwordVectors(vocabulary, vectors, subwords, arguments.minn, arguments.maxn)
 
 
-def _read_text_vectors(path: Path, words: set[str] | None) -> SubwordVectors:
+def _read_text_vectors(path: Path, words: set[str] | None, most: int | None) -> SubwordVectors:
     vectors: dict[str, NDArray[np.float32]] = {}
     size = announced = None
     rows = 0
@@ -139,7 +147,7 @@ def _read_text_vectors(path: Path, words: set[str] | None) -> SubwordVectors:
                 )
             rows += 1
             word, values = text.split(" ", 1)
-            if (words is not None and word not in words) or word in vectors:
+            if (words is not None and word not in words) or word in vectors or len(vectors) == most:
                 continue
             try:
                 vectors[word] = np.array(values.split(" "), np.float32)

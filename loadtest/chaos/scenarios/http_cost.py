@@ -15,9 +15,9 @@ from pathlib import Path
 from loadtest.chaos.client import Address
 from loadtest.chaos.figures import Figures, Findings, ScenarioError, kinds, sentences_per_second
 from loadtest.chaos.loads import Run, after, closed_loop, drive
-from loadtest.chaos.processes import first_core, last_core, pinned
 from loadtest.chaos.serving import Setup, serving
 from loadtest.chaos.traffic import uniform
+from loadtest.processes import first_core, last_core, pinned
 from loadtest.sentences import Input
 from loadtest.server import free_port, own_process
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from loadtest.chaos.client import Outcome
 from loadtest.chaos.figures import Findings, kinds, recovered_at
 from loadtest.chaos.loads import Run, closed_loop, drive
-from loadtest.chaos.processes import client_ports
 from loadtest.chaos.serving import Served, Setup, serving
 from loadtest.chaos.traffic import uniform
+from loadtest.processes import client_ports
 
 WORKERS = 2
 CONNECTIONS = 16

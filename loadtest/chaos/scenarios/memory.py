@@ -5,12 +5,12 @@ import statistics
 from collections.abc import Iterator
 from itertools import islice
 
-from loadtest.chaos.client import Request
 from loadtest.chaos.figures import Findings, ScenarioError, kinds
 from loadtest.chaos.loads import Run, closed_loop, drive
-from loadtest.chaos.processes import resident_mb
 from loadtest.chaos.serving import Served, Setup, serving
 from loadtest.chaos.traffic import varied
+from loadtest.processes import resident_mb
+from loadtest.wire import Request
 
 REQUESTS, WARM_UP = 200_000, 20_000  # in all, and those before the first figure: caches fill in them
 QUICK_REQUESTS, QUICK_WARM_UP = 10_000, 2_000

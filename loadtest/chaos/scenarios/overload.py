@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from loadtest.chaos.client import Address, Request
+from loadtest.chaos.client import Address
 from loadtest.chaos.figures import (
     Figures,
     Findings,
@@ -15,9 +15,10 @@ from loadtest.chaos.figures import (
     sentences_per_second,
 )
 from loadtest.chaos.loads import Run, after, arrivals, closed_loop, drive, open_loop
-from loadtest.chaos.processes import first_core, last_core, many_connections, pinned
 from loadtest.chaos.serving import Served, Setup, serving
 from loadtest.chaos.traffic import mixed, uniform
+from loadtest.processes import first_core, last_core, many_connections, pinned
+from loadtest.wire import Request
 
 CONNECTIONS = (4, 8, 16, 32, 64)  # of the closed loops that look for the peak
 USUAL, FLOOD = 0.8, 3.0  # times the peak

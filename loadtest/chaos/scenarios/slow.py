@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import cast
 
-from loadtest.chaos.client import Address, Request
+from loadtest.chaos.client import Address
 from loadtest.chaos.figures import Findings, ScenarioError, goodput, kinds, latency_ms, lateness_ms
 from loadtest.chaos.loads import Run, after, arrivals, closed_loop, drive, open_loop
-from loadtest.chaos.processes import first_core, last_core, many_connections, open_files_limit, pinned
 from loadtest.chaos.serving import Setup, serving
 from loadtest.chaos.traffic import uniform
+from loadtest.processes import first_core, last_core, many_connections, open_files_limit, pinned
+from loadtest.wire import Request
 
 SLOW, SILENT, KEPT = 200, 500, 500  # the others are idle, from the beginning or after one request
 COMING_SECONDS = 0.005  # between two that come: who comes at once times out at once, in the wild nobody does

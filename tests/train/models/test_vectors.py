@@ -112,6 +112,21 @@ def test_a_text_file_may_lack_the_header(tmp_path):
     assert vectors.size == 3
 
 
+def test_the_first_words_of_a_text_file_are_kept_whoever_asks(tmp_path):
+    path = write(tmp_path / "v.vec", "the 1 2\ncat 3 4\ndog 5 6\n")
+    vectors = load_vectors(path, ["dog"], most=2)
+    assert vectors.vocabulary == ["the", "cat"]
+
+
+def test_a_word_without_vector_has_that_of_its_lower_cased_form(tmp_path):
+    vectors = load_vectors(write(tmp_path / "v.vec", "cat 1 2\ndog 3 4\n"), ["Cat", "CATS", "dog"])
+    assert vectors.vocabulary == ["cat", "dog"]
+    assert vectors.vector("Cat").tolist() == [1, 2]
+    assert vectors.vector("CATS").tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"a\.bin: a \.bin composes words from subwords; leave out most"):
+        load_vectors(write(tmp_path / "a.bin", ""), None, most=2)
+
+
 def test_none_of_the_words_wanted_is_no_error(tmp_path):
     vectors = load_vectors(write(tmp_path / "v.vec", "1 2\ncat 1 2\n"), ["dog"])
     vectors.save(tmp_path / "saved")

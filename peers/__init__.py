@@ -1,0 +1,1 @@
+"""Where students stand among the parsers and taggers that people can install."""
