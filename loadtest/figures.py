@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.plan import BATCH
 from loadtest.results import Result, Step
-from loadtest.svg import FAINT, INK, STAND_INS, drawn, standalone, styled
+from loadtest.svg import FAINT, INK, STAND_INS, drawn, empty_figure, plain_ticks, standalone, styled
 from loadtest.tables import milliseconds, number, times
 from loadtest.verdict import TASKS, TITLES, Paper, by_task, sentences_a_request, speed
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 9.0  # inches
 PANEL_HEIGHT = 3.2
 GAP = 0.6  # between groups of bars, in bars
 
@@ -61,7 +60,7 @@ def speed_bars(result: Result) -> str:
     groups = _groups(result)
     bars = [bar for group in groups for bar in group]
     with styled():
-        figure = _figure(0.36 * (len(bars) + GAP * len(groups)) + 0.7)
+        figure = empty_figure(0.36 * (len(bars) + GAP * len(groups)) + 0.7)
         axes = figure.add_subplot()
         places = [index + GAP * group for index, group in enumerate(_numbers(groups))]
         for place, bar in zip(places, bars, strict=True):
@@ -85,7 +84,7 @@ def speed_bars(result: Result) -> str:
         axes.invert_yaxis()
         axes.set_xscale("log")
         axes.set_xlim(min(bar.speed for bar in bars) / 2, max(bar.speed for bar in bars) * 8)
-        _plain_ticks(axes, "x")
+        plain_ticks(axes, "x")
         axes.set_xlabel("sentences/s, 32 a request (times the slowest of its group)")
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
@@ -156,7 +155,7 @@ def _panels(result: Result, name: str, title: str, unit: str, curves: Sequence[C
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     with styled():
-        figure = _figure(PANEL_HEIGHT * lines + 0.7)
+        figure = empty_figure(PANEL_HEIGHT * lines + 0.7)
         for place, (task, size) in enumerate(panels, start=1):
             axes = figure.add_subplot(lines, columns, place)
             for system in result.systems:
@@ -169,11 +168,11 @@ def _panels(result: Result, name: str, title: str, unit: str, curves: Sequence[C
             axes.set_ylabel(unit)
             if scale == "log":
                 axes.set_yscale("log")
-                _plain_ticks(axes, "y")
+                plain_ticks(axes, "y")
             else:
                 axes.set_ylim(-4, 108)
             axes.margins(x=0.1)
-            _plain_ticks(axes, "x")
+            plain_ticks(axes, "x")
             axes.grid(which="major")
         _legend(
             figure, [key for key in TITLES if any(s.key == key and s.steps for s in result.systems)], curves
@@ -239,22 +238,3 @@ def _described(result: Result, curves: Sequence[Curve]) -> str:
         for step in system.steps
         if step.completed_per_second
     )
-
-
-def _figure(height: float) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-
-
-def _plain_ticks(axes: "Axes", which: str) -> None:
-    """Plain numbers on a logarithmic axis: powers of ten, and 2 and 5 of each where these are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_tick_params(which="minor", color=FAINT, length=2)

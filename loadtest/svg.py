@@ -13,6 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's hues, which people with any colour vision can tell apart, darker on light, lighter on dark.
@@ -61,6 +62,7 @@ SETTINGS: Mapping[str, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
 }
+WIDTH = 9.0  # inches
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
@@ -132,3 +134,23 @@ def _with_own_ids(text: str, name: str) -> str:
 
 def _declared(colours: Mapping[str, str]) -> str:
     return " ".join(f"--{name}: {value};" for name, value in colours.items())
+
+
+def empty_figure(height: float) -> "Figure":
+    """A figure of this height, in inches, as wide as a page, that makes room for its labels."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+
+
+def plain_ticks(axes: "Axes", which: str) -> None:
+    """Plain numbers on a logarithmic axis: powers of ten, and 2 and 5 of each where these are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", color=FAINT, length=2)

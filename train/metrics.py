@@ -1,6 +1,6 @@
 """Scores of predictions against gold, in percent."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bundle.labels import spans_from_bioes
 from train.corpora import Sentence
@@ -24,17 +24,25 @@ def entity_scores(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]]) 
 
 
 def attachment_scores(
-    sentences: Sequence[Sentence], trees: Sequence[tuple[Sequence[int], Sequence[str]]]
+    sentences: Sequence[Sentence],
+    trees: Sequence[tuple[Sequence[int], Sequence[str]]],
+    *,
+    without: Collection[str] = (),
 ) -> dict[str, float]:
-    """Unlabelled and labelled attachment over all tokens, punctuation and relation subtypes included."""
+    """Unlabelled and labelled attachment over all tokens, punctuation and relation subtypes included.
+
+    Tokens whose gold relation is one of ``without`` do not count: spaCy's own scorer leaves out ``punct``.
+    """
     attached = labelled = tokens = 0
     for sentence, (heads, deprels) in zip(sentences, trees, strict=True):
         if sentence.heads is None or sentence.deprels is None:
             raise ValueError("a sentence without a gold tree can not be scored")
-        tokens += len(sentence.words)
         for gold_head, gold_relation, head, relation in zip(
             sentence.heads, sentence.deprels, heads, deprels, strict=True
         ):
+            if gold_relation in without:
+                continue
+            tokens += 1
             attached += gold_head == head
             labelled += gold_head == head and gold_relation == relation
     if not tokens:

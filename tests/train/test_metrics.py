@@ -23,6 +23,12 @@ def test_attachment_is_counted_over_all_tokens_and_the_relation_needs_the_head()
     assert scores == {"uas": pytest.approx(200 / 3), "las": pytest.approx(100 / 3)}
 
 
+def test_tokens_of_a_relation_can_be_left_out_of_attachment() -> None:
+    gold = [Sentence(("a", "b", "."), heads=(2, 0, 2), deprels=("x", "root", "punct"))]
+    scores = attachment_scores(gold, [([2, 0, 1], ["z", "root", "punct"])], without={"punct"})
+    assert scores == {"uas": 100, "las": 50}
+
+
 def test_a_sentence_without_gold_can_not_be_scored() -> None:
     with pytest.raises(ValueError, match="gold"):
         entity_scores([Sentence(("a",))], [["O"]])
