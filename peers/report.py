@@ -88,7 +88,9 @@ def figures(rows: Mapping[str, Row]) -> dict[str, float]:
         if all(name in rows for name in (*names, "spacy")):
             both = 1 / sum(1 / speed(name) for name in names)
             found[f"both{suffix}_vs_spacy_speed"] = both / speed("spacy")
-    return dict(sorted(found.items(), key=lambda item: item[0] not in REQUIRED))
+    return {
+        key: found[key] for key in (*REQUIRED, *(key for key in found if key not in REQUIRED)) if key in found
+    }
 
 
 def as_json(result: Comparison) -> dict[str, Any]:
@@ -173,8 +175,9 @@ def remarks(result: Comparison) -> list[str]:
         f"learn from the teachers' distributions and read the word vectors {result.vectors}. No other system "
         "has anything from beyond the training split.",
         "spaCy: the configuration of `spacy init config --pipeline ner,parser --optimize efficiency`, which "
-        "has no pretrained vectors. UDPipe: its library's defaults; the tagger that its parser needs is timed "
-        "with it. CRFsuite stands in for NameTag, whose Python package holds no trainer.",
+        "has no pretrained vectors.",
+        "UDPipe: its library's defaults; its parser needs its tagger, which is timed with it. CRFsuite stands "
+        "in for NameTag, whose Python package holds no trainer.",
     ]
     sampled = [row for row in result.rows.values() if row.speed.sentences < result.sentences]
     if sampled:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+TRAINED = ("ours", "spacy", "udpipe", "crfsuite")
+"""What is trained, each once; some of it gives several systems."""
+
 Sentences = Sequence[Sequence[str]]
 Tree = tuple[Sequence[int], Sequence[str]]
 

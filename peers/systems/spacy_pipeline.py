@@ -26,8 +26,11 @@ BATCH = 256
 """What ``nlp.pipe`` takes where nobody says a size."""
 
 
-def train(corpus: Corpus, folder: Path, *, seed: int = 0) -> None:
-    """Train on the training split, chosen by spaCy on the dev split; ``folder`` gets the best model."""
+def train(corpus: Corpus, folder: Path, *, seed: int = 0, steps: int | None = None) -> None:
+    """Train on the training split, chosen by spaCy on the dev split; ``folder`` gets the best model.
+
+    steps: at most; its configuration says unless given.
+    """
     config = init_config(lang=corpus.language, pipeline=PIPELINE, optimize="efficiency", gpu=False)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -35,6 +38,8 @@ def train(corpus: Corpus, folder: Path, *, seed: int = 0) -> None:
             _to_docs(sentences).to_disk(work / f"{name}.spacy")
         config["paths"]["train"], config["paths"]["dev"] = str(work / "train.spacy"), str(work / "dev.spacy")
         config["system"]["seed"] = seed
+        if steps is not None:
+            config["training"]["max_steps"] = config["training"]["eval_frequency"] = steps
         config.to_disk(work / "config.cfg")
         run_training(work / "config.cfg", work / "model")
         spacy.load(work / "model" / "model-best").to_disk(folder)
