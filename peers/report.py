@@ -176,8 +176,8 @@ def remarks(result: Comparison) -> list[str]:
         "has anything from beyond the training split.",
         "spaCy: the configuration of `spacy init config --pipeline ner,parser --optimize efficiency`, which "
         "has no pretrained vectors.",
-        "UDPipe: its library's defaults; its parser needs its tagger, which is timed with it. CRFsuite stands "
-        "in for NameTag, whose Python package holds no trainer.",
+        "UDPipe: its library's defaults; its parser needs its tagger, which is timed with it. CRFsuite "
+        "stands in for NameTag, whose Python package holds no trainer.",
     ]
     sampled = [row for row in result.rows.values() if row.speed.sentences < result.sentences]
     if sampled:

@@ -80,8 +80,8 @@ class Master(Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:
         """Stops the workers, all of them.
 
-        gunicorn ends at the first one that failed to boot; a second one that fails while it stops would end the
-        stopping itself, with a traceback and the wrong exit status.
+        gunicorn ends at the first one that failed to boot; a second one that fails while it stops would end
+        the stopping itself, with a traceback and the wrong exit status.
         """
         while True:
             try:

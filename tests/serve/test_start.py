@@ -105,7 +105,11 @@ master.halt("a worker failed to boot", Master.WORKER_BOOT_ERROR)
 
 def test_workers_that_fail_one_after_the_other_end_the_server_with_its_own_status() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", TWO_THAT_FAIL_WHILE_IT_STOPS], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", TWO_THAT_FAIL_WHILE_IT_STOPS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert ended.returncode == 3, ended.stderr
     assert "Traceback" not in ended.stderr
