@@ -11,9 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("bundle", "train", "export", "serve", "loadtest", "peers")
-TARGETS = set(
-    ["help", "setup", "distill", "serve", "loadtest", "chaos", "bench", "peers", "test", "lint", "clean"]
-)
+TARGETS = {"help", "setup", "distill", "serve", "loadtest", "chaos", "bench", "peers", "test", "lint"}
 # Written with brackets so that this file does not hold what it looks for.
 OF_ONE_MACHINE = re.compile(
     r"(?<![\w.<~$}/])/(?:[w]ork|[r]oot|[U]sers|[o]pt/(?:pypi|wheels))/\w|[p]ypi\.org|[p]ythonhosted"
