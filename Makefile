@@ -14,6 +14,9 @@ PORT ?= 8000
 WORKERS ?=
 ARGS ?=
 
+# Names the run of which all bundles under bundles/ are; whoever writes other ones there removes it.
+COMPARED := bundles/.compared
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet
@@ -41,17 +44,25 @@ setup: $(READY) ## build the virtual environment only
 
 distill: $(READY) ## train RECIPE, export to bundles/, print the table
 	$(BIN)/python -m train $(RECIPE) --out runs/$(NAME) $(ARGS)
+	@rm -f $(COMPARED)
 	$(BIN)/python -m export runs/$(NAME) --out bundles
 
 serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
 	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) $(addprefix --workers ,$(WORKERS)) $(ARGS)
 
-loadtest: $(READY) ## students and teachers over HTTP, one after the other; writes reports/table7.*
-	@test -f runs/$(NAME)/results.jsonl || { echo "runs/$(NAME)/results.jsonl is missing: run 'make distill' first" >&2; exit 2; }
+loadtest: $(READY) ## students and teachers over HTTP, in turn; writes reports/table7.*
+	@test -f runs/$(NAME)/results.jsonl || $(MAKE) --no-print-directory distill ARGS=
+	@grep -qsx '$(NAME)' $(COMPARED) && test $(COMPARED) -nt runs/$(NAME)/results.jsonl \
+		|| $(MAKE) --no-print-directory $(COMPARED)
+	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+
+.PHONY: $(COMPARED)
+$(COMPARED):
+	$(BIN)/python -m export runs/$(NAME) --out bundles
 	$(BIN)/python -m export runs/$(NAME) --precision int8 --out bundles
 	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers
 	$(BIN)/python -m export.paper_shape runs/$(NAME) --out bundles/paper-shape
-	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+	@echo '$(NAME)' > $@
 
 chaos: $(READY) ## what the server withstands: faults, overload, restarts; writes reports/chaos.*
 	@test -f bundles/ner/manifest.json || { echo "bundles/ner is missing: run 'make distill' first" >&2; exit 2; }
