@@ -30,7 +30,7 @@ LOOKS: Mapping[str, Look] = {
     "spacy_ner": Look("spaCy, alone", OTHER, "d", (2, 9), "left"),
     "spacy_parse": Look("spaCy, alone", OTHER, "d", (2, 9), "left"),
     "udpipe": Look("UDPipe 1", OTHER, "P", (0, -16)),
-    "crfsuite": Look("CRFsuite", OTHER, "X"),
+    "crfsuite": Look("CRFsuite", OTHER, "X", (0, -16)),
 }
 PANELS = (("f1", "Named entities", "F1"), ("las", "Dependency trees", "LAS without punctuation"))
 

@@ -71,7 +71,7 @@ TRAINERS: Mapping[str, Trainer] = {
     "ours": Trainer(_train_ours, "torch", "an hour and a half"),
     "spacy": Trainer(_train_spacy, "spacy", "half an hour"),
     "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "half an hour"),
-    "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "three minutes"),
+    "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "a quarter of an hour"),
 }
 
 
