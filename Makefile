@@ -54,10 +54,11 @@ loadtest: $(READY) ## students and teachers over HTTP, in turn; writes reports/t
 	@test -f runs/$(NAME)/results.jsonl || $(MAKE) --no-print-directory distill ARGS=
 	@grep -qsx '$(NAME)' $(COMPARED) && test $(COMPARED) -nt runs/$(NAME)/results.jsonl \
 		|| $(MAKE) --no-print-directory $(COMPARED)
-	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt $(ARGS)
+	$(BIN)/python -m loadtest --texts runs/$(NAME)/test.txt --task $$(cd runs/$(NAME) && ls -d ner parse 2>/dev/null) $(ARGS)
 
 .PHONY: $(COMPARED)
 $(COMPARED):
+	@rm -f $@
 	$(BIN)/python -m export runs/$(NAME) --out bundles
 	$(BIN)/python -m export runs/$(NAME) --precision int8 --out bundles
 	$(BIN)/python -m export runs/$(NAME) --teachers --out bundles/teachers

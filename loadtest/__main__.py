@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any, Never
@@ -45,10 +46,17 @@ examples:
   a teacher of your own against a student of your own:
     python -m loadtest --systems student teacher --student my/student --teacher my/teacher
 
-It writes table7.json, .md, .html and .svg into --out, and every row as soon as it is measured into --rows.
+It writes table7.json, .md, .html and .svg into --out, and the rows of each loop as soon as it is over into
+--rows, where they stay if a later one cannot be measured.
 Exit status: 0 all requests answered, 1 some failed or the generator was the bottleneck (the report says so at
-its top), 2 nothing could be measured, 130 stopped by Ctrl-C.
+its top), 2 something could not be measured, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
+
+
+FULL_ONLY = (
+    "rounds", "warm_up", "duration", "requests", "longest", "shares", "step", "step_requests", "longest_step",
+)  # fmt: skip
+"""Options that a quick run decides by itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BundleError, SentencesError, CoresError, ServerError, CheckError, GeneratorError) as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
+    except (OSError, HTTPException) as error:  # a command that is not there, a folder that is read-only
+        print(f"loadtest: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             f"loadtest: stopped; no report was written, {options.rows} has the rows so far", file=sys.stderr
@@ -72,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measured(
     options: argparse.Namespace, chosen: Sequence[Contestant], sentences: Sequence[list[str]]
 ) -> Result:
-    """Runs the whole load test."""
+    """Runs the whole load test; what it measured stays in the file of rows, whatever happens later."""
     began = now()
     plan = plan_of(options)
     server_cores, generator_cores = shared_out(options.server_cores, options.workers * options.threads)
@@ -116,10 +127,14 @@ def measured(
 def reported(result: Result, out: Path) -> int:
     """Writes the reports and prints the table; the exit status."""
     markdown = report.as_markdown(result)
-    replace(out / "table7.json", json.dumps(report.as_json(result), indent=2, ensure_ascii=False) + "\n")
-    replace(out / "table7.md", markdown)
-    replace(out / "table7.html", page.as_html(result))
-    replace(out / "table7.svg", figures.figure_file(result))
+    files = {
+        "table7.json": json.dumps(report.as_json(result), indent=2, ensure_ascii=False) + "\n",
+        "table7.md": markdown,
+        "table7.html": page.as_html(result),
+        "table7.svg": figures.figure_file(result),
+    }
+    for name, text in files.items():
+        replace(out / name, text)
     print(f"\n{markdown}\nwritten to {out}: table7.json, .md, .html and .svg")
     problems = report.problems(result)
     for problem in problems:
@@ -185,7 +200,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     amount.add_argument("--duration", type=_seconds, default=10, help="of each closed loop, at least (10s)")
     amount.add_argument("--requests", type=_positive, default=16, help="answered in each, at least (16)")
     amount.add_argument(
-        "--longest", type=_seconds, default=90, help="of each, at most, the warm-up included (90s)"
+        "--longest", type=_seconds, default=120, help="of each, at most, the warm-up included (120s)"
     )
     amount.add_argument(
         "--connections",
@@ -193,7 +208,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         default=[16, 8],
         metavar=("SINGLE", "BATCH"),
-        help="a worker, for requests of 1 and of 32 sentences (16 8)",
+        help="a worker, for requests of 1 and of 32 sentences (16 8); the server's queue has room for 16,384 "
+        "tokens",
     )
     amount.add_argument(
         "--shares",
@@ -228,7 +244,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--rows",
         type=Path,
         default=Path("runs/loadtest/rows.jsonl"),
-        help="gets every row as soon as it is measured (runs/loadtest/rows.jsonl)",
+        help="gets the rows of each loop as soon as it is over (runs/loadtest/rows.jsonl)",
     )
     where.add_argument("--start-timeout", type=_seconds, default=180, help="for a server to start (180s)")
     where.add_argument(
@@ -239,6 +255,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="starts the server; --bundles, --host, --port, --workers and --threads are added",
     )
     options = parser.parse_args(arguments)
+    for name in FULL_ONLY:
+        if options.quick and getattr(options, name) != parser.get_default(name):
+            parser.error(f"--quick has its own --{name.replace('_', '-')}: leave one of them out")
+    if options.duration + options.warm_up > options.longest:
+        parser.error(f"--duration and --warm-up are more than --longest, {options.longest}s: raise that too")
     options.systems = list(dict.fromkeys(options.systems))
     options.given = {key: getattr(options, key.replace("-", "_")) or () for key in KINDS}
     for key in KINDS:

@@ -9,7 +9,7 @@ from locust import User, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtest.connection import Connection, watched
+from loadtest.connection import PATIENCE, Connection, watched
 from loadtest.jobs import ClosedJob
 from loadtest.outcomes import Outcome, closed_figures
 from loadtest.results import Closed
@@ -17,7 +17,6 @@ from loadtest.usage import Reading
 from loadtest.window import WindowClock
 from loadtest.wire import Request
 
-PATIENCE = 300.0  # seconds for one answer
 PAUSE_AFTER_FAILURE = 0.2  # seconds, so that a server that has died is not hammered
 LOOK_SECONDS = 0.005  # at the window, between answers
 

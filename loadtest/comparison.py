@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtest.check import check_answers, check_model
+from loadtest.check import CheckError, check_answers, check_model
 from loadtest.jobs import ClosedJob, OpenJob, Target
 from loadtest.plan import USUAL_SPEEDS, USUAL_STARTS, ClosedPlan, OpenPlan, Plan
 from loadtest.pressing import Generator
@@ -14,7 +14,7 @@ from loadtest.results import Closed, Step, System
 from loadtest.sentences import Input
 from loadtest.server import running
 from loadtest.systems import Contestant
-from loadtest.verdict import BUSY
+from loadtest.verdict import BUSY, sentences_a_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Setting:
     """What is the same for every system.
 
     `sample` are the sentences of the check, `texts` is the file that the generator reads; `say` gets lines
-    of progress and `keep` every row as soon as it was measured.
+    of progress and `keep` the rows of each loop as soon as it is over.
     """
 
     plan: Plan
@@ -102,6 +102,8 @@ def compare(contestants: Sequence[Contestant], generator: Generator, setting: Se
             f"{measured.contestant.bundle.name} ({in_words(left)} left)"
         )
         skipped += _visit(measured, number, generator, setting)
+        if measured.settings != systems[0].settings:
+            raise CheckError(f"/info: other settings than the first server's: {measured.settings}")
     return Compared(tuple(measured.system() for measured in systems), tuple(skipped), systems[0].settings)
 
 
@@ -159,8 +161,8 @@ def _closed(
     row = generator.closed(ClosedJob(target, number, loop.size, connections, loop.window))
     _keep(setting, measured, "closed", row)
     setting.say(
-        f"    {_size(loop.size)}: {row.sentences_per_second:,.1f} sentences/s, {row.requests} requests in "
-        f"{row.seconds:.1f} s, p99 {row.latency.p99:,.1f} ms{_cautions(row)}"
+        f"    {sentences_a_request(loop.size)}: {row.sentences_per_second:,.1f} sentences/s, {row.requests} "
+        f"requests in {row.seconds:.1f} s, p99 {row.latency.p99:,.1f} ms{_cautions(row)}"
     )
     return row
 
@@ -171,8 +173,8 @@ def _open(
     capacity = measured.speed(loop.size) / loop.size
     steps = loop.steps(capacity)
     if isinstance(steps, str):
-        said = f"{measured.where}, {_size(loop.size)}, open loop: {steps}"
-        setting.say(f"    left out: {_size(loop.size)}, open loop: {steps}")
+        said = f"{measured.where}, {sentences_a_request(loop.size)}, open loop: {steps}"
+        setting.say(f"    left out: {sentences_a_request(loop.size)}, open loop: {steps}")
         yield said
         return
     for row in generator.open(OpenJob(target, loop.size, capacity, steps, loop.objective_ms)):
@@ -180,13 +182,9 @@ def _open(
         _keep(setting, measured, "step", row)
         refused = f", {row.refused} refused" if row.refused else ""
         setting.say(
-            f"    {_size(loop.size)}, {row.share:.0%} of {capacity:,.1f} requests/s: p50 "
+            f"    {sentences_a_request(loop.size)}, {row.share:.0%} of {capacity:,.1f} requests/s: p50 "
             f"{row.latency.p50:,.1f} ms, p99 {row.latency.p99:,.1f} ms{refused}{_cautions(row)}"
         )
-
-
-def _size(size: int) -> str:
-    return "1 sentence a request" if size == 1 else f"{size} sentences a request"
 
 
 def _cautions(row: Closed | Step) -> str:

@@ -3,7 +3,6 @@
 Locust's own FastHttpUser tops out at one to three thousand requests a second, where a small model does not.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,13 +13,13 @@ from gevent.lock import BoundedSemaphore
 from httptools import HttpParserError, HttpResponseParser
 
 from loadtest.outcomes import Outcome
-from loadtest.wire import Request
+from loadtest.wire import Request, fault
 
+PATIENCE = 300.0  # seconds for one answer
 CONNECT_SECONDS = 10.0
 FRESH_SECONDS = 30.0  # an idle connection is not used after that: the server may be about to close it
 SWEEP_SECONDS = 1.0
 RECEIVE_BYTES = 1 << 16
-RESULT_KEY = b'"tokens":'  # once in every result; inside a string its quotes would be escaped
 
 
 class Connection:
@@ -94,24 +93,6 @@ class Connection:
         if not self._parser.should_keep_alive():
             self.close()
         return fault(self._parser.get_status_code(), b"".join(self._body), request.sentences)
-
-
-def fault(status: int, body: bytes, sentences: int) -> str:
-    """Why an answer does not count; empty where it does.
-
-    >>> fault(200, b'{"results":[{"tokens":["a"]}]}', 1)
-    ''
-    >>> fault(429, b'{"code": "overloaded"}', 1)
-    'status 429, overloaded'
-    """
-    if status != 200:
-        code = None
-        with suppress(ValueError):
-            problem = json.loads(body)
-            code = problem.get("code") if isinstance(problem, dict) else None
-        return f"status {status}, {code}" if isinstance(code, str) else f"status {status}"
-    results = body.count(RESULT_KEY)
-    return "" if results == sentences else f"{results} results for {sentences} sentences"
 
 
 class Pool:

@@ -8,7 +8,7 @@ from loadtest.plan import BATCH
 from loadtest.results import Result, Step
 from loadtest.svg import FAINT, INK, STAND_INS, drawn, empty_figure, plain_ticks, standalone, styled
 from loadtest.tables import milliseconds, number, times
-from loadtest.verdict import TASKS, TITLES, Paper, by_task, sentences_a_request, speed
+from loadtest.verdict import TASKS, TITLES, Paper, by_task, ratio, sentences_a_request, speed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ def latency_curves(result: Result) -> str:
 
 def goodput_curves(result: Result) -> str:
     """Requests answered within the objective over the offered load; <svg>, or empty."""
-    curves = [Curve("", lambda step: 100 * step.goodput_per_second / step.offered_per_second)]
+    curves = [Curve("", lambda step: 100 * (ratio(step.goodput_per_second, step.offered_per_second) or 0))]
     title = "Goodput: requests answered within the objective"
     return _panels(result, "goodput", title, "in time, % of offered", curves, "linear")
 
@@ -181,7 +181,7 @@ def _panels(result: Result, name: str, title: str, unit: str, curves: Sequence[C
 
 
 def _draw(axes: "Axes", look: Look, steps: Sequence[Step], curves: Sequence[Curve]) -> None:
-    answered = [step for step in steps if step.completed_per_second]  # the others have no latency
+    answered = [step for step in steps if step.latency.p99]  # the others have none
     for curve in curves:
         axes.plot(
             [step.offered_per_second * step.sentences_a_request for step in answered],
@@ -236,5 +236,5 @@ def _described(result: Result, curves: Sequence[Curve]) -> str:
         + ", ".join(f"{curve.label} {milliseconds(curve.value(step))}".strip() for curve in curves)
         for system in result.systems
         for step in system.steps
-        if step.completed_per_second
+        if step.latency.p99
     )

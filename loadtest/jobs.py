@@ -47,7 +47,6 @@ class OpenJob:
     capacity: float
     steps: tuple[StepPlan, ...]
     objective_ms: float
-    seed: int = 1
 
 
 Job = ClosedJob | OpenJob

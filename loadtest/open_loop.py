@@ -15,7 +15,7 @@ from locust import LoadTestShape, User, constant, task
 from locust.env import Environment
 
 from loadtest.arrivals import gaps, source_percent
-from loadtest.connection import Pool, watched
+from loadtest.connection import PATIENCE, Pool, watched
 from loadtest.jobs import OpenJob, StepPlan
 from loadtest.outcomes import Outcome, step_figures
 from loadtest.results import Step
@@ -23,8 +23,8 @@ from loadtest.timer import Timer
 from loadtest.usage import Reading
 from loadtest.wire import Request
 
-PATIENCE = 300.0  # seconds for one answer
 MOST_CONNECTIONS = 1000
+SEED = 1  # of the arrivals, which are the same for every system at the same rate
 WARM_UP_SHARE = 0.1  # of each step, which does not count
 
 
@@ -54,7 +54,7 @@ class Arrivals:
     def __init__(self, job: OpenJob, requests: Sequence[Request]) -> None:
         percent = source_percent([step.percent for step in job.steps])
         self.rate = job.capacity * percent / 100  # of each source
-        self.path, self.seed = job.target.path, job.seed
+        self.path = job.target.path
         self.requests: Iterator[Request] = cycle(requests)
         self.numbers = count()
         self.pool = Pool(job.target.port, MOST_CONNECTIONS)
@@ -92,7 +92,6 @@ def press(job: OpenJob, requests: Sequence[Request]) -> list[Step]:
             end=after.moment,
             size=job.size,
             share=step.percent / 100,
-            offered=job.capacity * step.percent / 100,
             objective_ms=job.objective_ms,
             used=before.until(after),
         )
@@ -112,7 +111,7 @@ def sources_of(arrivals: Arrivals) -> type[User]:
             ring = gevent.get_hub().loop.io(timer.number, 1)
             when = time.monotonic()
             try:
-                for gap in gaps(arrivals.rate, f"{arrivals.seed} {next(arrivals.numbers)}"):
+                for gap in gaps(arrivals.rate, f"{SEED} {next(arrivals.numbers)}"):
                     when += gap
                     if timer.set(when):
                         gevent.get_hub().wait(ring)

@@ -29,10 +29,11 @@ class Outcome(NamedTuple):
 
 
 class Used(NamedTuple):
-    """Processor time as shares of one core."""
+    """Processor time as shares of one core: the server's, the generator's, and that of all else."""
 
     server: float
     generator: float
+    foreign: float = 0.0
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -99,6 +100,7 @@ def closed_figures(
         latency=latency(inside),
         server_cpu=used.server,
         generator_cpu=used.generator,
+        foreign_cpu=used.foreign,
     )
 
 
@@ -109,28 +111,26 @@ def step_figures(
     end: float,
     size: int,
     share: float,
-    offered: float,
     objective_ms: float,
     used: Used,
 ) -> Step:
     """The figures of a step of an open loop: those requests that were meant to arrive in its window.
 
-    Rates count the answers that came inside the window, whenever their requests had arrived.
-
-    Args:
-        offered: requests a second that were to arrive.
+    What is offered are the arrivals that chance gave, which may be far from the share of the capacity where
+    there are few; `completed_per_second` counts the answers that came inside the window, whenever their
+    requests had arrived.
     """
     seconds = max(end - start, 1e-9)
     seen = list(outcomes)
     arrived = [each for each in seen if start <= each.intended < end]
     answered = [each for each in seen if not each.failure and start <= each.done < end]
     reasons = Counter(each.failure for each in arrived if each.failure and not each.refused)
-    in_time = sum(1000 * (each.done - each.intended) <= objective_ms for each in answered)
+    in_time = sum(not each.failure and 1000 * (each.done - each.intended) <= objective_ms for each in arrived)
     return Step(
         sentences_a_request=size,
         share=share,
         seconds=seconds,
-        offered_per_second=offered,
+        offered_per_second=len(arrived) / seconds,
         requests=len(arrived),
         completed_per_second=len(answered) / seconds,
         refused=sum(each.refused for each in arrived),
@@ -141,4 +141,5 @@ def step_figures(
         goodput_per_second=in_time / seconds,
         server_cpu=used.server,
         generator_cpu=used.generator,
+        foreign_cpu=used.foreign,
     )

@@ -72,9 +72,9 @@ def client_ports(process: int, port: int) -> set[int]:
 
 def busy_cores(seconds: float) -> float:
     """How many cores were at work, on average, for so many seconds from now."""
-    before = _idle_seconds()
+    before = busy_seconds()
     time.sleep(seconds)
-    return max(0.0, (os.cpu_count() or 1) - (_idle_seconds() - before) / seconds)
+    return (busy_seconds() - before) / seconds
 
 
 def first_core() -> set[int]:
@@ -109,7 +109,8 @@ def many_connections() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _idle_seconds() -> float:
-    """Of all cores together, since the machine started."""
-    fields = (PROC / "stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+def busy_seconds() -> float:
+    """Processor time that all cores together have worked, or were not let work, since the machine started."""
+    fields = (PROC / "stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, fields)
+    return (user + nice + system + sum(interrupts_and_stolen)) / os.sysconf("SC_CLK_TCK")

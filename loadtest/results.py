@@ -18,7 +18,8 @@ class Closed:
     """One closed loop of one round: every connection sends as soon as it was answered.
 
     `seconds` is the window that was measured; `requests`, `sentences` and `tokens` were answered in it.
-    `server_cpu` and `generator_cpu` are shares of one core. `reasons` counts failures by their kind.
+    `server_cpu`, `generator_cpu` and, for all else on the machine, `foreign_cpu` are shares of one core.
+    `reasons` counts failures by their kind.
     """
 
     round: int
@@ -34,11 +35,12 @@ class Closed:
     latency: Latency
     server_cpu: float
     generator_cpu: float
+    foreign_cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an open loop: requests arrive at random, at a share of the measured capacity.
+    """One step of an open loop: requests arrive at random, on average at a share of the measured capacity.
 
     `requests` is how many were intended in the step, `refused` how many got status 429. Latencies count from
     the intended arrival. Rates are requests a second; `goodput_per_second` counts those answered within
@@ -59,6 +61,7 @@ class Step:
     goodput_per_second: float
     server_cpu: float
     generator_cpu: float
+    foreign_cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def batches(sentences: Sequence[list[str]], size: int) -> list[list[list[str]]]:
     [2, 1]
     """
     if size < 1:
-        raise SentencesError(f"a batch needs at least one sentence, not {size}")
+        raise ValueError(f"a batch needs at least one sentence, not {size}")
     return [list(sentences[start : start + size]) for start in range(0, len(sentences), size)]
 
 

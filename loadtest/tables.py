@@ -261,7 +261,9 @@ def conditions(result: Result) -> list[str]:
         f"{_counted(here.rounds, 'round')}, in which the systems take turns; speeds are medians over rounds; "
         "the warm-up does not count.",
         f"{here.sentence_count:,} sentences of {here.mean_tokens:.1f} tokens on average ({here.sentences}), "
-        "in one order for all systems; every stretch of it has the same mix of lengths.",
+        "in one order for all systems; every stretch of it has the same mix of lengths. They come again and "
+        "again, and a bundle's word tables hold the words of its run's corpus: words that a server has met "
+        "before, as after a while of work.",
     ]
     if sizes:
         said.append(f"Closed loops: {sizes}.")

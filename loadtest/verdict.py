@@ -10,6 +10,9 @@ from loadtest.results import Closed, Result, Step, System
 
 BUSY = 0.85  # share of a core: beyond it a generator may be what limits a figure
 FEW_REQUESTS = 30  # fewer make a figure rough
+FEW_FOR_P99 = 100  # of fewer, the longest one is the 99th percentile
+SATURATED = 0.85  # of the cores that it may use: a server that uses less had time to spare
+FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which it is said
 ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which it is said
 NEVER_REFUSED_SHARE = 0.75  # of the capacity: up to it a server has to take every request
 HALF = 0.5
@@ -149,7 +152,10 @@ def remarks(result: Result) -> list[str]:
     if result.conditions.quick:
         said.append("a quick run: short windows, one round, rough figures")
     if set(result.conditions.server_cores) & set(result.conditions.generator_cores):
-        said.append("server and generator shared a core")
+        said.append("server and generator shared a core: what limits a figure cannot be told apart")
+    if (foreign := max((row.foreign_cpu for row, _ in _measurements(result)), default=0.0)) > FOREIGN:
+        said.append(f"other processes used up to {foreign:.1f} cores while it measured: not a quiet machine")
+    usable = min(result.conditions.workers * result.conditions.threads, len(result.conditions.server_cores))
     for system in result.systems:
         for size in (SINGLE, BATCH):
             rows = [row for row in system.closed if row.sentences_a_request == size]
@@ -157,8 +163,18 @@ def remarks(result: Result) -> list[str]:
             if (answered := sum(row.requests for row in rows)) and answered < FEW_REQUESTS:
                 said.append(f"{where}: {answered} requests in all rounds, so its figure is rough")
             speeds = [row.sentences_per_second for row in rows if row.sentences_per_second]
+            used = statistics.median([row.server_cpu for row in rows] or [math.inf])
+            if used < SATURATED * usable:
+                said.append(f"{where}: the server used {used:.0%} of a core, it could have done more")
             if speeds and max(speeds) > ROUNDS_APART * min(speeds):
                 said.append(f"{where}: rounds differ, {min(speeds):,.1f} to {max(speeds):,.1f} sentences/s")
+        steps = [step for step in system.steps if step.requests < FEW_FOR_P99]
+        if steps:
+            fewest = min(step.requests for step in steps)
+            said.append(
+                f"{system.task}, {system.key}: steps of {fewest} requests and more, so their p99 is about "
+                "the longest of them"
+            )
     return said + [f"left out: {each}" for each in result.skipped]
 
 
@@ -174,7 +190,7 @@ def _is_half(step: Step) -> bool:
     return (
         step.sentences_a_request == SINGLE
         and math.isclose(step.share, HALF)
-        and step.completed_per_second > 0  # without an answer there is no latency
+        and step.latency.p99 > 0  # where nothing was answered there is none
     )
 
 

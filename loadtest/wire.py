@@ -1,9 +1,13 @@
-"""Requests as they go over the wire, made before any clock runs."""
+"""Requests as they go over the wire, made before any clock runs, and what is wrong with an answer."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loadtest.sentences import Input, request_body
+
+RESULT_KEY = b'"tokens":'  # once in every result; inside a string its quotes would be escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,21 @@ def requests_of(
         post(path, request_body(batch, kind), sentences=size, tokens=sum(map(len, batch)))
         for batch in (filled[start : start + size] for start in whole)
     ]
+
+
+def fault(status: int, body: bytes, sentences: int) -> str:
+    """Why an answer does not count; empty where it does.
+
+    >>> fault(200, b'{"results":[{"tokens":["a"]}]}', 1)
+    ''
+    >>> fault(429, b'{"code": "overloaded"}', 1)
+    'status 429, overloaded'
+    """
+    if status != 200:
+        code = None
+        with suppress(ValueError):
+            problem = json.loads(body)
+            code = problem.get("code") if isinstance(problem, dict) else None
+        return f"status {status}, {code}" if isinstance(code, str) else f"status {status}"
+    results = body.count(RESULT_KEY)
+    return "" if results == sentences else f"{results} results for {sentences} sentences"

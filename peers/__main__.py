@@ -23,7 +23,8 @@ examples:
     python -m peers --systems ours crfsuite
 
 It writes peers.json, peers.md and peers.svg into --out. What was trained lies in --run, a folder a system;
-delete one to have it trained anew. Exit status: 0 measured, 1 something could not be trained or read.
+delete one to have it trained anew. Exit status: 0 measured, 1 something could not be trained or read, 2 a
+wrong option, 130 stopped by Ctrl-C.
 """
 
 

@@ -3,18 +3,19 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from loadtest.machine import machine, now, versions
 from loadtest.writing import replace
 from peers import figure, report
 from peers.measure import scores, speeds
-from peers.system import System
+from peers.system import System, require_gold
 from peers.systems import crfsuite, ours, spacy_pipeline, udpipe
-from peers.training import RECIPE, TrainingError, trained
+from peers.training import TrainingError, trained
 from train.corpora import Corpus, CorpusError, load_corpus
-from train.recipe import load_recipe
+from train.recipe import RecipeError, load_recipe
 
 PACKAGES = ("onnxruntime", "spacy", "ufal.udpipe", "python-crfsuite", "torch", "numpy")
 
@@ -23,46 +24,69 @@ def run(options: argparse.Namespace) -> int:
     """Does what the options of the command ask for; the exit status."""
     try:
         corpus = load_corpus(options.corpus)
+        require_gold(corpus)
         training = {
             name: trained(name, corpus, options.corpus, options.run, _say)
             for name in (options.train or options.systems)
         }
-        if options.train:
-            return 0
-        systems = opened(options.systems, options.run, corpus)
-        gold = corpus.test
-        texts = [sentence.words for sentence in gold]
-        points = {}
-        for name, system in systems.items():
-            _say(f"accuracy: {system.title}")
-            points[name] = scores(system.read(system.annotate(texts)), gold)
-        fast = speeds(systems, texts, rounds=options.rounds, sample=options.sample, say=_say)
-    except (CorpusError, TrainingError, OSError, RuntimeError, ValueError) as error:
+        if not options.train:
+            written(compared(options, corpus, training), options.out)
+    except (CorpusError, TrainingError, RecipeError, OSError, RuntimeError, ValueError) as error:
         print(f"peers: {error}", file=sys.stderr)
         return 1
-    recipe = load_recipe(RECIPE)
-    result = report.Comparison(
+    except KeyboardInterrupt:
+        print("peers: stopped; the same command goes on, with what is trained already", file=sys.stderr)
+        return 130
+    return 0
+
+
+def compared(
+    options: argparse.Namespace, corpus: Corpus, training: Mapping[str, Mapping[str, Any]]
+) -> report.Comparison:
+    """Accuracy and speed of all systems."""
+    students = told_students(options.run / "ours") if "ours" in options.systems else None
+    systems = opened(options.systems, options.run, corpus)
+    texts = [sentence.words for sentence in corpus.test]
+    points = {}
+    for name, system in systems.items():
+        _say(f"accuracy: {system.title}")
+        points[name] = scores(system.read(system.annotate(texts)), corpus.test)
+    fast = speeds(systems, texts, rounds=options.rounds, sample=options.sample, say=_say)
+    return report.Comparison(
         rows={name: report.Row.of(systems[name], points[name], fast[name]) for name in systems},
         corpus=corpus.name,
         sentences=len(texts),
         tokens=sum(map(len, texts)),
         rounds=options.rounds,
-        seed=recipe.seeds[0],
-        encoder=recipe.encoder.name if recipe.encoder else "no encoder",
-        vectors=recipe.vectors.name or "trained on the corpus",
+        students=students,
         training=training,
         machine=machine(),
         versions=versions(PACKAGES),
         date=now(),
     )
-    markdown = report.as_markdown(result)
-    replace(
-        options.out / "peers.json", json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n"
+
+
+def told_students(run: Path) -> report.Students:
+    """What the recipe says by which they were trained, which training leaves in the run's folder."""
+    recipe = load_recipe(run / "recipe.yaml")
+    return report.Students(
+        seed=recipe.seeds[0],
+        encoder=recipe.encoder.name if recipe.encoder else "no encoder",
+        vectors=recipe.vectors.name or "trained on the corpus",
     )
-    replace(options.out / "peers.md", markdown)
-    replace(options.out / "peers.svg", figure.figure_file(result.rows))
-    print(f"\n{markdown}\nwritten to {options.out}: peers.json, .md and .svg")
-    return 0
+
+
+def written(result: report.Comparison, out: Path) -> None:
+    """Writes the report and prints it."""
+    markdown = report.as_markdown(result)
+    files = {
+        "peers.json": json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n",
+        "peers.md": markdown,
+        "peers.svg": figure.figure_file(result.rows),
+    }
+    for name, text in files.items():
+        replace(out / name, text)
+    print(f"\n{markdown}\nwritten to {out}: peers.json, .md and .svg")
 
 
 def opened(names: Sequence[str], run: Path, corpus: Corpus) -> dict[str, System]:

@@ -39,10 +39,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Students:
+    """How the students came to be."""
+
+    seed: int
+    encoder: str
+    vectors: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All rows by name, and under which conditions they were measured.
 
-    seed, encoder, vectors: what the recipe of the students says.
+    students: None where they are not among the systems.
     training: for each trainer what its stamp says.
     """
 
@@ -51,9 +60,7 @@ class Comparison:
     sentences: int
     tokens: int
     rounds: int
-    seed: int
-    encoder: str
-    vectors: str
+    students: Students | None
     training: Mapping[str, Mapping[str, Any]]
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -107,9 +114,7 @@ def as_json(result: Comparison) -> dict[str, Any]:
         "sentences": result.sentences,
         "tokens": result.tokens,
         "rounds": result.rounds,
-        "seed": result.seed,
-        "encoder": result.encoder,
-        "vectors": result.vectors,
+        "students": None if result.students is None else asdict(result.students),
         "training": {name: dict(told) for name, told in result.training.items()},
         "machine": dict(result.machine),
         "versions": dict(result.versions),
@@ -168,17 +173,22 @@ def remarks(result: Comparison) -> list[str]:
     said = [
         f"Test split of `{result.corpus}`: {result.sentences:,} sentences, {result.tokens:,} tokens, given "
         "as they are. All were trained on the same training split and chosen on the same dev split.",
-        f"One thread; CPU time, the median of {result.rounds} rounds in which all take turns. Every turn "
-        "begins with an empty cache of words.",
+        f"One thread; CPU time, the median of {result.rounds} rounds in which all take turns. Every turn is "
+        "one call with all sentences, in batches as each system makes them by itself, and begins without any "
+        "word remembered from the last one.",
         "UAS and LAS leave out punctuation, as spaCy's own scorer does, where nothing else is said.",
-        f"The students: one seed ({result.seed}). Their teachers read {result.encoder}, frozen; the students "
-        f"learn from the teachers' distributions and read the word vectors {result.vectors}. No other system "
-        "has anything from beyond the training split.",
         "spaCy: the configuration of `spacy init config --pipeline ner,parser --optimize efficiency`, which "
         "has no pretrained vectors.",
         "UDPipe: its library's defaults; its parser needs its tagger, which is timed with it. CRFsuite "
         "stands in for NameTag, whose Python package holds no trainer.",
     ]
+    if result.students is not None:
+        how = result.students
+        said.append(
+            f"The students: one seed ({how.seed}). Their teachers read {how.encoder}, frozen; the students "
+            f"learn from the teachers' distributions and read the word vectors {how.vectors}. No other "
+            "system has anything from beyond the training split."
+        )
     sampled = [row for row in result.rows.values() if row.speed.sentences < result.sentences]
     if sampled:
         said.append(
@@ -188,7 +198,11 @@ def remarks(result: Comparison) -> list[str]:
     for row in result.rows.values():
         if row.speed.spread > 1.15:
             said.append(f"{row.title}: the slowest round took {row.speed.spread:.2f} times the fastest.")
-    trained = "; ".join(f"{name} {told['seconds'] / 60:,.0f} min" for name, told in result.training.items())
+    trained = "; ".join(
+        f"{name} {told['seconds'] / 60:,.0f} min"
+        + (" (after it had been stopped)" if told["resumed"] else "")
+        for name, told in result.training.items()
+    )
     said.append(f"Training: {trained} (wall-clock; other work may have run on the same cores).")
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     machine = result.machine

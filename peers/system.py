@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from train.corpora import Corpus
 
 TRAINED = ("ours", "spacy", "udpipe", "crfsuite")
 """What is trained, each once; some of it gives several systems."""
@@ -47,7 +50,22 @@ class System:
     sampled: bool = False
 
 
-def require_sentences(name: str, count: int) -> None:
-    """Refuse to train on nothing, which some of the libraries answer with a crash."""
-    if not count:
-        raise ValueError(f"{name}: no sentences to train on; give a corpus with a training and a dev split")
+def bytes_on_disk(folder: Path) -> int:
+    """Of all files below a folder, or of one file."""
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def require_gold(corpus: Corpus) -> None:
+    """Refuses a corpus that cannot be compared on, before anything is trained.
+
+    Raises:
+        ValueError: a split is empty, or some sentence lacks entities or a tree.
+    """
+    for name, sentences in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
+        if not sentences:
+            raise ValueError(f"{corpus.name}: the {name} split has no sentences")
+        for what, field in (("entities", "tags"), ("trees", "heads")):
+            lacking = sum(getattr(sentence, field) is None for sentence in sentences)
+            if lacking:
+                raise ValueError(f"{corpus.name}: {lacking} sentences of the {name} split have no {what}")

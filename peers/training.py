@@ -16,7 +16,8 @@ from peers.systems import crfsuite, spacy_pipeline, udpipe
 from train.corpora import Corpus, conllu_file
 from train.resources import write_whole
 
-RECIPE = Path("recipes/peers.yaml")
+PROJECT = Path(__file__).resolve().parents[1]
+RECIPE = PROJECT / "recipes" / "peers.yaml"
 STAMP = "trained.json"
 
 
@@ -38,19 +39,21 @@ class Trainer:
 
 def _train_ours(corpus: Corpus, source: str, folder: Path) -> None:
     """Teachers and students of `RECIPE`, in a process of their own; one that was stopped goes on."""
+    # It runs in the project's folder, where a path that was typed elsewhere means nothing.
+    source = str(Path(source).resolve()) if Path(source).is_dir() else source
     command = [
         sys.executable,
         "-m",
         "train",
         str(RECIPE),
         "--out",
-        str(folder),
+        str(folder.resolve()),
         "--set",
         f"corpus={source}",
     ]
-    if folder.is_dir() and any(folder.iterdir()):
+    if _is_begun(folder):
         command.append("--resume")
-    ended = subprocess.run(command).returncode
+    ended = subprocess.run(command, cwd=PROJECT).returncode
     if ended:
         raise TrainingError(f"{RECIPE}: training ended with status {ended}; see above")
 
@@ -79,7 +82,7 @@ def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[st
     """Makes sure that ``run / name`` holds the trained system; returns what its stamp says.
 
     The stamp, written last, holds the corpus, a digest of its training and dev splits, the seconds that
-    training took, the version of the library, the machine and the date.
+    training took, whether it had been stopped before, the version of the library, the machine and the date.
 
     Raises:
         TrainingError: training failed, or what is there was trained on another corpus.
@@ -94,12 +97,14 @@ def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[st
             )
         return told
     say(f"{name}: training (usually {trainer.usually})")
+    resumed = _is_begun(folder)
     began = time.monotonic()
     trainer.train(corpus, source, folder)
     told = {
         "corpus": corpus.name,
         "digest": digest,
         "seconds": round(time.monotonic() - began, 1),
+        "resumed": resumed,
         "package": trainer.package,
         "version": version(trainer.package),
         "machine": machine(),
@@ -107,6 +112,10 @@ def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[st
     }
     write_whole(stamp, json.dumps(told, indent=1) + "\n")
     return told
+
+
+def _is_begun(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def corpus_digest(corpus: Corpus) -> str:

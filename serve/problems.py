@@ -73,7 +73,9 @@ class ProblemDetails(BaseModel):
 class Problem(Exception):  # noqa: N818 - the name of the RFC
     """Raise it anywhere under a request to answer with that problem.
 
-    >>> raise Problem("text_too_long", "Text 3 has ...", [Fault(pointer="/texts/3", detail="...")])
+    >>> problem = Problem("text_too_long", "Text 3 has ...", [Fault(pointer="/texts/3", detail="...")])
+    >>> problem.status, problem.title
+    (413, 'A text is too long')
     """
 
     def __init__(

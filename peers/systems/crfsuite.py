@@ -16,7 +16,7 @@ from typing import Any
 import pycrfsuite
 
 from bundle.labels import repair_to_bioes
-from peers.system import Answers, Sentences, System, require_sentences
+from peers.system import Answers, Sentences, System, bytes_on_disk
 from train.corpora import Corpus, Sentence
 from train.metrics import entity_scores
 
@@ -55,7 +55,6 @@ def train(
     Returns:
         For each of the penalties c1, c2 and the dev split's F1, in the order of ``grid``.
     """
-    require_sentences(corpus.name, min(len(corpus.train), len(corpus.dev)))
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     for sentence in corpus.train:
         assert sentence.tags is not None
@@ -96,13 +95,14 @@ def load(folder: Path) -> dict[str, System]:
     """
     path = folder / MODEL
     tagger = _open(path)
+    told = tagger.info()
     return {
         "crfsuite": System(
             "CRFsuite",
             annotate=partial(_annotate, tagger),
             read=_read,
-            parameters=tagger.info().num_features if hasattr(tagger.info(), "num_features") else None,
-            size=path.stat().st_size,
+            parameters=len(told.state_features) + len(told.transitions),
+            size=bytes_on_disk(path),
             renew=_forget,
         )
     }

@@ -14,11 +14,15 @@ from bundle.projection import ProjectedWords
 from bundle.words import SubwordVectors
 from export.bench import keep_words
 from export.model import export_model
-from peers.system import Answers, System
+from peers.system import Answers, System, bytes_on_disk
 from train.corpora import Corpus
 
 BUNDLES = "bundles"
 """In a run's folder: they are gone where the run is deleted."""
+
+
+ANY_LOSS = 100.0
+"""Points: what int8 costs stands in the table."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def _exported(run: Path, name: str, kind: Kind) -> Path:
     place = run / BUNDLES / name
     if not (place / "manifest.json").is_file():
         print(f"exporting: {kind.title}", file=sys.stderr)
-        export_model(run, kind.task, kind.role, place, precision=kind.precision)
+        export_model(run, kind.task, kind.role, place, precision=kind.precision, most_loss=ANY_LOSS)
     return place
 
 
@@ -68,7 +72,7 @@ def _system(kind: Kind, place: Path, known: Set[str]) -> System:
         annotate=predictor.predict,
         read=partial(_read, task=kind.task),
         parameters=predictor.manifest.parameters,
-        size=sum(path.stat().st_size for path in place.rglob("*") if path.is_file()),
+        size=bytes_on_disk(place),
         renew=partial(_forget, predictor),
         sampled=kind.role == "teacher",
     )

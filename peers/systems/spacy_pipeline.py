@@ -17,13 +17,11 @@ from spacy.cli.train import train as run_training
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from bundle.labels import repair_to_bioes
-from peers.system import Answers, Sentences, System, Tree
+from bundle.labels import from_bioes, repair_to_bioes
+from peers.system import Answers, Sentences, System, Tree, bytes_on_disk
 from train.corpora import Corpus, Sentence
 
 PIPELINE = ["ner", "parser"]
-BATCH = 256
-"""What ``nlp.pipe`` takes where nobody says a size."""
 
 
 def train(corpus: Corpus, folder: Path, *, seed: int = 0, steps: int | None = None) -> None:
@@ -56,8 +54,8 @@ def _to_docs(sentences: Sequence[Sentence]) -> DocBin:
             Doc(
                 vocab,
                 words=list(sentence.words),
-                ents=[tag.replace("E-", "I-", 1).replace("S-", "B-", 1) for tag in sentence.tags],
-                heads=[max(head - 1, 0) if head else i for i, head in enumerate(sentence.heads)],
+                ents=from_bioes(sentence.tags, "iob2"),
+                heads=[head - 1 if head else i for i, head in enumerate(sentence.heads)],
                 deps=[
                     "ROOT" if head == 0 else r
                     for head, r in zip(sentence.heads, sentence.deprels, strict=True)
@@ -65,6 +63,21 @@ def _to_docs(sentences: Sequence[Sentence]) -> DocBin:
             )
         )
     return docs
+
+
+class Pipeline:
+    """Components of a trained pipeline, which can be opened anew: spaCy remembers the words it has met."""
+
+    def __init__(self, folder: Path, components: Sequence[str]) -> None:
+        self._folder, self._components = folder, components
+        self.renew()
+
+    def renew(self) -> None:
+        self.opened = spacy.load(self._folder, enable=list(self._components))
+
+    def annotate(self, sentences: Sentences) -> list[Doc]:
+        """All in one call, in batches of the size that its own configuration says."""
+        return list(self.opened.pipe(_documents(self.opened.vocab, sentences)))
 
 
 def load(folder: Path) -> dict[str, System]:
@@ -76,18 +89,16 @@ def load(folder: Path) -> dict[str, System]:
     }
     systems = {}
     for key, (title, components) in parts.items():
-        pipeline = spacy.load(folder, enable=components)
+        pipeline = Pipeline(folder, components)
         systems[key] = System(
             title,
-            annotate=partial(_annotate, pipeline),
+            annotate=pipeline.annotate,
             read=partial(_read, components=components),
-            parameters=_parameters(pipeline),
+            parameters=_parameters(pipeline.opened),
+            size=bytes_on_disk(folder),
+            renew=pipeline.renew,
         )
     return systems
-
-
-def _annotate(pipeline: Any, sentences: Sentences) -> list[Doc]:
-    return list(pipeline.pipe(_documents(pipeline.vocab, sentences), batch_size=BATCH))
 
 
 def _documents(vocab: Vocab, sentences: Sentences) -> Iterator[Doc]:

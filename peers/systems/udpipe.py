@@ -10,7 +10,7 @@ from typing import Any
 
 import ufal.udpipe as udpipe
 
-from peers.system import Answers, Sentences, System, Tree
+from peers.system import Answers, Sentences, System, Tree, bytes_on_disk
 
 
 class UDPipeError(RuntimeError):
@@ -54,7 +54,11 @@ def load(folder: Path) -> dict[str, System]:
     model = udpipe.Model.load(str(path))
     if not model:
         raise UDPipeError(f"{path}: is no UDPipe model, or is damaged; delete {folder} to train it again")
-    return {"udpipe": System("UDPipe 1 (tagger and parser)", partial(_annotate, model), _read)}
+    return {
+        "udpipe": System(
+            "UDPipe 1 (tagger and parser)", partial(_annotate, model), _read, size=bytes_on_disk(path)
+        )
+    }
 
 
 def _annotate(model: Any, sentences: Sentences) -> list[Any]:

@@ -134,8 +134,8 @@ def test_a_failed_request_makes_the_report_invalid_and_the_status_non_zero(
 
 
 def test_a_server_that_refuses_at_saturation_only_is_no_failure(tmp_path: Path) -> None:
-    teacher = make_bundle(tmp_path / "big")
-    student = make_bundle(tmp_path / "small", delay=0.02, refuse=8)
+    teacher = make_bundle(tmp_path / "big", delay=0.02)
+    student = make_bundle(tmp_path / "small", delay=0.02, refuse=20)
     done = run(tmp_path, teacher, student, "--connections", "2", "1", "--shares", "25", "200", "--step", "2s")
     assert done.returncode == 0, done.stdout + done.stderr
     *_, last = report_of(tmp_path)["systems"][1]["steps"]
@@ -188,6 +188,14 @@ def test_ctrl_c_stops_the_server_says_so_and_keeps_the_rows(tmp_path: Path) -> N
         os.kill(server, 0)
 
 
+def test_a_server_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    big, small = make_bundle(tmp_path / "big"), make_bundle(tmp_path / "small")
+    done = run(tmp_path, big, small, "--server-command", "no-such-server")
+    assert done.returncode == 2
+    assert "no-such-server" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_bundles_that_are_missing_or_do_not_pair_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     missing = run(tmp_path, tmp_path / "nowhere", make_bundle(tmp_path / "small"))
     assert missing.returncode == 2
@@ -203,6 +211,8 @@ def test_bundles_that_are_missing_or_do_not_pair_are_an_error_that_says_what_to_
         (["--duration", "0s"], "expected whole seconds"),
         (["--rounds", "0"], "expected a number from 1"),
         (["--paper-shape", "somewhere"], "--paper-shape is given, but --systems leaves it out"),
+        (["--duration", "120s"], "more than --longest, 120s: raise that too"),
+        (["--quick"], "--quick has its own --rounds: leave one of them out"),
     ],
 )
 def test_a_wrong_option_is_named(tmp_path: Path, option: list[str], message: str) -> None:

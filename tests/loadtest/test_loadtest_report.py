@@ -318,13 +318,31 @@ def test_remarks_tell_what_a_reader_has_to_know() -> None:
     assert said == [
         "paper-shape has random weights: exact for speed and size, no accuracy",
         "a quick run: short windows, one round, rough figures",
-        "server and generator shared a core",
+        "server and generator shared a core: what limits a figure cannot be told apart",
         "ner, paper-shape, 32 sentences a request: 5 requests in all rounds, so its figure is rough",
         "ner, student, 1 sentence a request: rounds differ, 700.0 to 1,100.0 sentences/s",
         "left out: ner, paper-shape, open loop: a step would take 80 s",
     ]
     markdown = report.as_markdown(result)
     assert all(f"- {each}" in markdown for each in said)
+
+
+def test_a_machine_that_was_busy_and_a_server_that_was_not_are_remarks() -> None:
+    busy = with_step(result_of(["student"]), "student", 0.5, foreign_cpu=0.64, requests=36)
+    assert report.remarks(busy) == [
+        "other processes used up to 0.6 cores while it measured: not a quiet machine",
+        "ner, student: steps of 36 requests and more, so their p99 is about the longest of them",
+    ]
+    assert report.problems(busy) == []
+    idle = result_of(["student"], ["ner"])
+    systems = [
+        replace(each, closed=tuple(replace(row, server_cpu=0.5) for row in each.closed))
+        for each in idle.systems
+    ]
+    assert report.remarks(replace(idle, systems=tuple(systems))) == [
+        "ner, student, 1 sentence a request: the server used 50% of a core, it could have done more",
+        "ner, student, 32 sentences a request: the server used 50% of a core, it could have done more",
+    ]
 
 
 def test_table_7_has_speed_size_and_score_of_each_system_with_the_papers_beside_them() -> None:

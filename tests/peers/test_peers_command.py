@@ -59,6 +59,17 @@ def test_the_help_teaches(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
+def test_a_corpus_without_trees_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    corpus = tmp_path / "en_tagged"
+    corpus.mkdir()
+    for split in ("train", "dev", "test"):
+        (corpus / f"{split}.iob2").write_text("1\tAda\tB-PER\n2\tsleeps\tO\n\n", encoding="utf-8")
+    done = run("--corpus", corpus, "--run", tmp_path / "run")
+    assert done.returncode == 1
+    assert "1 sentences of the train split have no trees" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_than_one_thread_is_refused(tmp_path: Path) -> None:
     done = run("--run", tmp_path / "run", OMP_NUM_THREADS="2")
     assert done.returncode == 2

@@ -8,7 +8,7 @@ import pytest
 
 from peers.figure import LOOKS, accuracy_against_speed, figure_file
 from peers.measure import Scores, Speed
-from peers.report import ORDER, REQUIRED, Comparison, Row, as_json, as_markdown, figures
+from peers.report import ORDER, REQUIRED, Comparison, Row, Students, as_json, as_markdown, figures
 
 
 def row(title: str, speed: float, **points: float) -> Row:
@@ -30,10 +30,8 @@ RESULT = Comparison(
     sentences=100,
     tokens=1000,
     rounds=5,
-    seed=1,
-    encoder="an encoder",
-    vectors="glove-100d",
-    training={"spacy": {"seconds": 600.0}},
+    students=Students(seed=1, encoder="an encoder", vectors="glove-100d"),
+    training={"spacy": {"seconds": 600.0, "resumed": False}, "ours": {"seconds": 60.0, "resumed": True}},
     machine={"cpu": "Some processor", "cores": 2},
     versions={"spacy": "3.8"},
     date="2026-01-31T12:00:00+00:00",
@@ -80,6 +78,7 @@ def test_the_table_has_a_line_for_each_system_and_says_what_was_missed_and_how_i
     ):
         assert said in text
     assert "the slowest round" not in text
+    assert "an encoder" not in as_markdown(replace(RESULT, students=None))
 
 
 def test_rounds_that_lie_far_apart_and_samples_are_said() -> None:

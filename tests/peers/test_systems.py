@@ -1,8 +1,10 @@
 """Each system under comparison learns a small corpus, is loaded again, and its answers are read aright."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from spacy.vocab import Vocab
 
 from peers.measure import Scores, scores
 from peers.system import System
@@ -10,7 +12,7 @@ from peers.systems import crfsuite, ours, spacy_pipeline, udpipe
 from peers.systems.ours import KINDS
 from tests.export.tiny_models import run_folder
 from tests.peers.tiny import write_corpus
-from train.corpora import Corpus, conllu_file, load_corpus
+from train.corpora import Corpus, Sentence, conllu_file, load_corpus
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def test_crfsuite_learns_and_dev_chooses_its_penalties(corpus: Corpus, tmp_path:
     tried = crfsuite.train(corpus, tmp_path, iterations=60)
     assert len(tried) == len(crfsuite.GRID)
     [system] = crfsuite.load(tmp_path).values()
+    assert system.parameters
     found = points(system, corpus)
     assert found.f1 == max(row["dev_f1"] for row in tried) == 100
     assert found.las is None
@@ -87,6 +90,13 @@ def test_udpipe_is_trained_on_a_file_and_read_aright(
     assert found.las > 90
 
 
+def test_spacy_is_trained_on_the_types_as_they_are_called() -> None:
+    tags = ("B-CREATIVE-WORK", "E-CREATIVE-WORK", "S-NEWS-ORG")
+    sentence = Sentence(("a", "b", "c"), tags=tags, heads=(0, 1, 1), deprels=("root", "x", "x"))
+    [doc] = spacy_pipeline._to_docs([sentence]).get_docs(Vocab())
+    assert [(span.text, span.label_) for span in doc.ents] == [("a b", "CREATIVE-WORK"), ("c", "NEWS-ORG")]
+
+
 def test_udpipe_names_a_file_that_it_can_not_read(tmp_path: Path) -> None:
     broken = tmp_path / "train.conllu"
     broken.write_text("1\tword\n\n")
@@ -110,6 +120,8 @@ def test_our_bundles_are_exported_once_and_know_no_word_of_the_test_split_alone(
     when = (run / ours.BUNDLES / "ner_fp32" / "manifest.json").stat().st_mtime_ns
     system = ours.load(run, corpus)["ner_fp32"]
     assert (run / ours.BUNDLES / "ner_fp32" / "manifest.json").stat().st_mtime_ns == when
+    annotate: Any = ours._system(students["ner_fp32"], run / ours.BUNDLES / "ner_fp32", {"sola"}).annotate
+    assert annotate.__self__.words.table.vocabulary == ["sola"]
     sentences = [["sola", "Marix", "unheard-of"], ["éü"]]
     once = system.read(system.annotate(sentences))
     system.renew()
