@@ -27,7 +27,7 @@ from loadtest.machine import machine, now, versions
 from loadtest.order import evenly_mixed
 from loadtest.plan import Plan, full_plan, quick_plan
 from loadtest.pressing import GeneratorError, generating
-from loadtest.results import Conditions, Result
+from loadtest.results import Conditions, Result, result_of
 from loadtest.sentences import SentencesError, read_sentences
 from loadtest.server import ServerError
 from loadtest.systems import KINDS, Contestant, contestants
@@ -43,6 +43,8 @@ examples:
     python -m loadtest --quick
   the student alone, in one task:
     python -m loadtest --task ner --systems student
+  the same measurements as a new report, judged anew:
+    python -m loadtest --redraw reports/table7.json
   a teacher of your own against a student of your own:
     python -m loadtest --systems student teacher --student my/student --teacher my/teacher
 
@@ -62,6 +64,8 @@ FULL_ONLY = (
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     signal.signal(signal.SIGTERM, _terminate)  # so that finally clauses stop the servers
+    if options.redraw:
+        return redrawn(options.redraw, options.out)
     try:
         chosen = contestants(options.systems, options.given, options.task, run=options.texts.parent)
         sentences = read_sentences(options.texts)
@@ -142,6 +146,16 @@ def reported(result: Result, out: Path) -> int:
     if not any(row.requests for system in result.systems for row in system.closed):
         return 2
     return 1 if problems else 0
+
+
+def redrawn(path: Path, out: Path) -> int:
+    """Writes the reports of measurements that were made before; the exit status."""
+    try:
+        result = result_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"loadtest: {path}: no report of a load test: {error!r}", file=sys.stderr)
+        return 2
+    return reported(result, out)
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -240,6 +254,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--server-cores", type=int, nargs="+", metavar="N", help="of the server (the first: one a thread)"
     )
     where.add_argument("--out", type=Path, default=Path("reports"), help="folder of the reports (reports)")
+    where.add_argument(
+        "--redraw",
+        type=Path,
+        metavar="JSON",
+        help="measure nothing: write the reports anew from this table7.json",
+    )
     where.add_argument(
         "--rows",
         type=Path,

@@ -1,5 +1,6 @@
 """What a load test found: one frozen record for each measurement, and all of them with their conditions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,3 +113,25 @@ class Result:
     systems: tuple[System, ...]
     conditions: Conditions
     skipped: tuple[str, ...]
+
+
+def result_of(report: Mapping[str, Any]) -> Result:
+    """The result that a table7.json holds. Raises KeyError or TypeError where it lacks something."""
+    return Result(
+        tuple(
+            System(
+                **{
+                    **system,
+                    "closed": tuple(
+                        Closed(**{**row, "latency": Latency(**row["latency"])}) for row in system["closed"]
+                    ),
+                    "steps": tuple(
+                        Step(**{**row, "latency": Latency(**row["latency"])}) for row in system["steps"]
+                    ),
+                }
+            )
+            for system in report["systems"]
+        ),
+        Conditions(**report["conditions"]),
+        tuple(report["skipped"]),
+    )

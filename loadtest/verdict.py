@@ -14,7 +14,8 @@ FEW_FOR_P99 = 100  # of fewer, the longest one is the 99th percentile
 SATURATED = 0.85  # of the cores that it may use: a server that uses less had time to spare
 FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which it is said
 ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which it is said
-NEVER_REFUSED_SHARE = 0.75  # of the capacity: up to it a server has to take every request
+NEVER_REFUSED_SHARE = 0.75  # of the capacity: up to it a server takes every request, if it is as fast then
+FULL = 0.95  # of the cores that it may use: a server that uses more has nothing left
 HALF = 0.5
 
 TITLES: Mapping[str, str] = {
@@ -132,7 +133,7 @@ def problems(result: Result) -> list[str]:
             found.append(f"{where}: {row.failures} requests failed ({reasons})")
         if not (row.requests if isinstance(row, Closed) else row.completed_per_second):
             found.append(f"{where}: no request was answered")
-        if isinstance(row, Step) and row.refused and row.share <= NEVER_REFUSED_SHARE:
+        if isinstance(row, Step) and _refused_early(row) and not _was_saturated(row, result):
             found.append(f"{where}: {row.refused} of {row.requests} requests were refused")
         if row.generator_cpu > BUSY:
             found.append(
@@ -155,7 +156,13 @@ def remarks(result: Result) -> list[str]:
         said.append("server and generator shared a core: what limits a figure cannot be told apart")
     if (foreign := max((row.foreign_cpu for row, _ in _measurements(result)), default=0.0)) > FOREIGN:
         said.append(f"other processes used up to {foreign:.1f} cores while it measured: not a quiet machine")
-    usable = min(result.conditions.workers * result.conditions.threads, len(result.conditions.server_cores))
+    usable = _usable_cores(result)
+    for row, where in _measurements(result):
+        if isinstance(row, Step) and _refused_early(row) and _was_saturated(row, result):
+            said.append(
+                f"{where}: {row.refused} of {row.requests} requests were refused, since the server was "
+                f"saturated ({row.server_cpu:.0%} of a core): it was slower then than in its closed loop"
+            )
     for system in result.systems:
         for size in (SINGLE, BATCH):
             rows = [row for row in system.closed if row.sentences_a_request == size]
@@ -184,6 +191,21 @@ def sentences_a_request(size: int) -> str:
     ('1 sentence a request', '32 sentences a request')
     """
     return "1 sentence a request" if size == 1 else f"{size} sentences a request"
+
+
+def _usable_cores(result: Result) -> int:
+    """Cores that the server's threads can use."""
+    return min(result.conditions.workers * result.conditions.threads, len(result.conditions.server_cores))
+
+
+def _refused_early(step: Step) -> bool:
+    """Whether requests were refused at a load that the closed loop's capacity should carry."""
+    return step.refused > 0 and step.share <= NEVER_REFUSED_SHARE
+
+
+def _was_saturated(step: Step, result: Result) -> bool:
+    """Whether it had nothing left all the same: machines are not always as fast; then refusing is right."""
+    return step.server_cpu >= FULL * _usable_cores(result)
 
 
 def _is_half(step: Step) -> bool:

@@ -73,7 +73,7 @@ def _train_crfsuite(corpus: Corpus, source: str, folder: Path) -> None:
 TRAINERS: Mapping[str, Trainer] = {
     "ours": Trainer(_train_ours, "torch", "an hour and a half"),
     "spacy": Trainer(_train_spacy, "spacy", "half an hour"),
-    "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "half an hour"),
+    "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "forty minutes"),
     "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "a quarter of an hour"),
 }
 

@@ -25,7 +25,7 @@ WINDOW = (-2, -1, 1, 2)
 AFFIXES = 4
 """Most characters of a prefix or suffix."""
 
-MOST_ITERATIONS = 200
+MOST_ITERATIONS = 100
 """Bounds L-BFGS: the last hundreds change the weights of rare features only."""
 
 CACHED_WORDS = 100_000
@@ -39,7 +39,7 @@ class Penalties:
     c2: float
 
 
-GRID = (Penalties(0.1, 0.1), Penalties(0.1, 0.01), Penalties(0.02, 0.1), Penalties(0.5, 0.01))
+GRID = (Penalties(0.1, 0.1), Penalties(0.1, 0.01), Penalties(0.5, 0.01))
 """What is tried; the best on dev is kept."""
 
 

@@ -221,6 +221,22 @@ def test_a_wrong_option_is_named(tmp_path: Path, option: list[str], message: str
     assert message in done.stderr
 
 
+def test_a_report_is_drawn_anew_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    reports = ROOT / "reports" / "table7.json"
+    known = json.loads(reports.read_text(encoding="utf-8"))
+    options = [sys.executable, "-m", "loadtest", "--out", str(tmp_path / "again"), "--redraw"]
+    done = subprocess.run([*options, str(reports)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if known["valid"] else 1), done.stderr
+    for name in ("table7.json", "table7.md"):  # pictures may differ in a last digit between machines
+        again = (tmp_path / "again" / name).read_text(encoding="utf-8")
+        assert again == (ROOT / "reports" / name).read_text(encoding="utf-8"), name
+    assert {path.suffix for path in (tmp_path / "again").iterdir()} == {".json", ".md", ".html", ".svg"}
+    other = ROOT / "reports" / "chaos.json"
+    done = subprocess.run([*options, str(other)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "no report of a load test" in done.stderr
+
+
 def test_the_help_teaches() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "loadtest", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from loadtest import figures, page, report, svg
+from loadtest import figures, page, report, results, svg
 from loadtest.results import Closed, Conditions, Latency, Result, Step, System
 
 FLAGS = (
@@ -286,6 +286,22 @@ def test_a_refusal_is_a_problem_only_where_the_server_had_capacity_left(share: f
     found = report.problems(with_step(result_of(), "student", share, refused=2))
     assert bool(found) == invalid
     assert all("requests were refused" in problem for problem in found)
+
+
+def test_a_refusal_of_a_server_that_was_saturated_before_its_time_is_a_remark() -> None:
+    result = with_step(result_of(), "student", 0.75, refused=2, server_cpu=0.97)
+    assert report.problems(result) == []
+    assert any(
+        "requests were refused, since the server was saturated (97%" in said
+        for said in report.remarks(result)
+    )
+
+
+def test_a_report_can_be_drawn_anew_from_its_json() -> None:
+    result = result_of()
+    again = results.result_of(json.loads(json.dumps(report.as_json(result))))
+    assert again == result
+    assert report.as_markdown(again) == report.as_markdown(result)
 
 
 def test_a_step_without_an_answer_is_a_problem_and_gives_no_latency() -> None:
