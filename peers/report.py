@@ -14,6 +14,15 @@ ORDER = (
     "spacy", "spacy_ner", "spacy_parse", "udpipe", "crfsuite",
 )  # fmt: skip
 
+NOTES: Mapping[str, str] = {
+    "spacy": "spaCy: the configuration of `spacy init config --pipeline ner,parser --optimize efficiency`, "
+    "which has no pretrained vectors.",
+    "udpipe": "UDPipe: its library's defaults, but for 5 iterations of the tagger in place of 20; its parser "
+    "needs the tagger, which is timed with it.",
+    "crfsuite": "CRFsuite stands in for NameTag, whose Python package holds no trainer.",
+}
+"""What a reader has to know of a system."""
+
 REQUIRED: Mapping[str, tuple[float, str]] = {
     "f1_minus_spacy": (5, "entities: points of F1 of the student in fp32 above spaCy"),
     "las_minus_spacy": (1, "trees: points of LAS of the student in fp32 above spaCy, without punctuation"),
@@ -177,12 +186,8 @@ def remarks(result: Comparison) -> list[str]:
         "one call with all sentences, in batches as each system makes them by itself, and begins without any "
         "word remembered from the last one.",
         "UAS and LAS leave out punctuation, as spaCy's own scorer does, where nothing else is said.",
-        "spaCy: the configuration of `spacy init config --pipeline ner,parser --optimize efficiency`, which "
-        "has no pretrained vectors.",
-        "UDPipe: its library's defaults, but for 5 iterations of the tagger in place of 20; its parser needs "
-        "the tagger, which is timed with it. CRFsuite stands in for NameTag, whose Python package holds no "
-        "trainer.",
     ]
+    said += [note for name, note in NOTES.items() if name in result.rows]
     if result.students is not None:
         how = result.students
         said.append(

@@ -29,12 +29,14 @@ class TrainingError(RuntimeError):
 class Trainer:
     """How a system comes to be: ``train`` reads a corpus, which ``source`` names, and fills a folder.
 
-    package: whose version matters. usually: how long it takes, in words.
+    package: whose version matters. usually: how long it takes, in words. goes_on: whether one that was
+    stopped goes on where it was, instead of beginning again.
     """
 
     train: Callable[[Corpus, str, Path], None]
     package: str
     usually: str
+    goes_on: bool = False
 
 
 def _train_ours(corpus: Corpus, source: str, folder: Path) -> None:
@@ -71,7 +73,7 @@ def _train_crfsuite(corpus: Corpus, source: str, folder: Path) -> None:
 
 
 TRAINERS: Mapping[str, Trainer] = {
-    "ours": Trainer(_train_ours, "torch", "an hour and a half"),
+    "ours": Trainer(_train_ours, "torch", "an hour and a half", goes_on=True),
     "spacy": Trainer(_train_spacy, "spacy", "half an hour"),
     "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "forty minutes"),
     "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "a quarter of an hour"),
@@ -97,7 +99,7 @@ def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[st
             )
         return told
     say(f"{name}: training (usually {trainer.usually})")
-    resumed = _is_begun(folder)
+    resumed = trainer.goes_on and _is_begun(folder)
     began = time.monotonic()
     trainer.train(corpus, source, folder)
     told = {
