@@ -144,13 +144,16 @@ def empty_figure(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
-def plain_ticks(axes: "Axes", which: str) -> None:
-    """Plain numbers on a logarithmic axis: powers of ten, and 2 and 5 of each where these are few."""
+def plain_ticks(axes: "Axes", which: str, *, few: float = 200) -> None:
+    """Plain numbers on a logarithmic axis: powers of ten, and 2 and 5 of each where these are few.
+
+    few: how many times its smallest value the largest one is at most, for the 2 and 5 to have room.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < few * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_tick_params(which="minor", color=FAINT, length=2)

@@ -65,7 +65,7 @@ def accuracy_against_speed(rows: Mapping[str, Row]) -> str:
             axes.set_ylabel(unit)
             axes.set_xscale("log")
             axes.margins(x=0.2, y=0.18)
-            plain_ticks(axes, "x")
+            plain_ticks(axes, "x", few=20)
             axes.grid(which="major", color=FAINT, alpha=0.3)
             axes.set_axisbelow(True)
     return drawn(figure, "peers", TITLE, "; ".join(described))
