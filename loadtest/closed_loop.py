@@ -9,7 +9,7 @@ from locust import User, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtest.connection import PATIENCE, Connection, watched
+from loadtest.connection import PATIENCE, Connection, tell, watched
 from loadtest.jobs import ClosedJob
 from loadtest.outcomes import Outcome, closed_figures
 from loadtest.results import Closed
@@ -92,16 +92,7 @@ def clients_of(loop: Loop) -> type[User]:
             # One task for all requests: Locust's way from one task to the next costs as much as a request.
             while loop.clock.closed is None:
                 outcome = self.connection.ask(next(loop.requests))
-                self.environment.events.request.fire(
-                    request_type="POST",
-                    name=loop.path,
-                    response_time=1000 * (outcome.done - outcome.intended),
-                    response_length=0,
-                    exception=outcome.failure or None,
-                    context={},
-                    outcome=outcome,
-                    client=self.number,
-                )
+                tell(self.environment, loop.path, outcome, client=self.number)
                 if outcome.failure:
                     gevent.sleep(PAUSE_AFTER_FAILURE)
             raise StopUser

@@ -1,6 +1,5 @@
 """The systems take turns, round by round: start a server, check it, press it, stop it."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from loadtest.results import Closed, Step, System
 from loadtest.sentences import Input
 from loadtest.server import running
 from loadtest.systems import Contestant
-from loadtest.verdict import BUSY, sentences_a_request
+from loadtest.verdict import BUSY, sentences_a_request, speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,7 @@ class Measured:
 
     def speed(self, size: int) -> float:
         """Sentences a second of the closed loops with `size` a request, the median over rounds; 0 if none."""
-        return statistics.median(
-            [row.sentences_per_second for row in self.closed if row.sentences_a_request == size] or [0.0]
-        )
+        return speed(self.system(), size)
 
     def system(self) -> System:
         bundle = self.contestant.bundle

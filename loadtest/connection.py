@@ -6,6 +6,7 @@ Locust's own FastHttpUser tops out at one to three thousand requests a second, w
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import gevent
 from gevent import socket
@@ -93,6 +94,20 @@ class Connection:
         if not self._parser.should_keep_alive():
             self.close()
         return fault(self._parser.get_status_code(), b"".join(self._body), request.sentences)
+
+
+def tell(environment: Any, path: str, outcome: Outcome, **more: object) -> None:
+    """Tells the listeners of a Locust environment what became of a request, with its `outcome` and more."""
+    environment.events.request.fire(
+        request_type="POST",
+        name=path,
+        response_time=1000 * (outcome.done - outcome.intended),
+        response_length=0,
+        exception=outcome.failure or None,
+        context={},
+        outcome=outcome,
+        **more,
+    )
 
 
 class Pool:

@@ -15,7 +15,7 @@ from locust import LoadTestShape, User, constant, task
 from locust.env import Environment
 
 from loadtest.arrivals import gaps, source_percent
-from loadtest.connection import PATIENCE, Pool, watched
+from loadtest.connection import PATIENCE, Pool, tell, watched
 from loadtest.jobs import OpenJob, StepPlan
 from loadtest.outcomes import Outcome, step_figures
 from loadtest.results import Step
@@ -124,16 +124,7 @@ def sources_of(arrivals: Arrivals) -> type[User]:
                 timer.close()
 
         def ask(self, request: Request, intended: float) -> None:
-            outcome = arrivals.pool.ask(request, intended)
-            self.environment.events.request.fire(
-                request_type="POST",
-                name=arrivals.path,
-                response_time=1000 * (outcome.done - outcome.intended),
-                response_length=0,
-                exception=outcome.failure or None,
-                context={},
-                outcome=outcome,
-            )
+            tell(self.environment, arrivals.path, arrivals.pool.ask(request, intended))
 
     return Source
 

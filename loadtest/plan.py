@@ -9,7 +9,6 @@ from loadtest.window import Window
 
 SINGLE, BATCH = 1, 32  # sentences a request
 STOP_SECONDS = 0.5  # for a server to end
-GENERATOR_SECONDS = 2.0  # for Locust to be there, once
 
 # Rough guesses for the first estimates, by system: sentences a second, and seconds to start.
 USUAL_SPEEDS = {"student": 1500.0, "student-int8": 3000.0, "teacher": 30.0, "paper-shape": 5.0}

@@ -1,6 +1,6 @@
 """python -m peers: our students and teachers beside spaCy, UDPipe and CRFsuite, on one corpus.
 
-Trains what is not trained yet (two hours and more, once; what is there is taken as it is), scores every
+Trains what is not trained yet (some hours, once; what is there is taken as it is), scores every
 system on the test split, times all of them in turn in this process on one thread, and writes the report.
 """
 

@@ -75,7 +75,7 @@ def _train_crfsuite(corpus: Corpus, source: str, folder: Path) -> None:
 TRAINERS: Mapping[str, Trainer] = {
     "ours": Trainer(_train_ours, "torch", "an hour and a half", goes_on=True),
     "spacy": Trainer(_train_spacy, "spacy", "half an hour"),
-    "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "forty minutes"),
+    "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "an hour"),
     "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "a quarter of an hour"),
 }
 

@@ -17,9 +17,9 @@ import uvloop
 
 from loadtest.chaos.alarm import Alarm
 from loadtest.chaos.client import Address, Connection, Failure, Outcome, Pool
+from loadtest.verdict import BUSY
 from loadtest.wire import Request
 
-BUSY_GENERATOR = 0.85  # of a core: beyond it the generator may be what limits a figure
 PAUSE_AFTER_REFUSAL = 0.02  # seconds before a client of a closed loop connects again
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Run:
     def remarks(self) -> list[str]:
         """Why a figure from this load may not be the server's doing; empty where it is."""
         found = []
-        if self.cpu_share > BUSY_GENERATOR:
+        if self.cpu_share > BUSY:
             found.append(f"not valid: the generator used {self.cpu_share:.0%} of its core")
         if self.waited:
             found.append(f"{self.waited} requests waited for one of {self.most_open} connections")

@@ -21,7 +21,6 @@ from loadtest.order import evenly_mixed, van_der_corput
 from loadtest.outcomes import Outcome, Used, closed_figures, percentile, sentences_within, step_figures
 from loadtest.plan import (
     BATCH,
-    GENERATOR_SECONDS,
     USUAL_SPEEDS,
     USUAL_STARTS,
     ClosedPlan,
@@ -36,6 +35,7 @@ from loadtest.wire import fault, requests_of
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 STUDENT = Bundle(Path("bundles/ner"), "he-ner", "ner", 2_000_000)
 IDLE = Used(0.0, 0.0)
+GENERATOR_SECONDS = 2.0  # for Locust to be there, once
 
 
 def make_bundle(folder: Path, **manifest: Any) -> Path:
