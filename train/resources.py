@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,7 @@ class Material:
 
     Parts, as numbers of sentences:
         labelled      keep their gold labels; teachers learn from them
+        raw           all other training text of the students' language, of which some is unlabelled
         unlabelled    raw text that students learn from
         taught        what students learn from: both of these, or raw text alone
         teacher_dev   chooses teachers
@@ -96,6 +98,7 @@ def load_material(recipe: Recipe) -> Material:
             sentences += held
         origin += [number] * (len(sentences) - first)
     raw += range(len(sentences), len(sentences) + len(text))
+    parts["raw"] = sorted(raw)
     parts["unlabelled"] = sorted(_choose_raw(recipe, raw))
     parts["taught"] = sorted([*parts["labelled"], *parts["unlabelled"]])
     parts["teacher_dev"] = parts["dev"]
@@ -129,9 +132,8 @@ def _zero_shot(
         add("labelled", [corpus.train[i] for i in sorted(chosen)], number)
         add("teacher_dev", corpus.dev, number)
     place = len(sources)
-    raw = [s.unlabelled() for s in target.train] + list(text)
-    kept = sorted(_choose_raw(recipe, list(range(len(raw)))))
-    add("unlabelled", [raw[i] for i in kept], place)
+    add("raw", [*(s.unlabelled() for s in target.train), *text], place)
+    parts["unlabelled"] = sorted(_choose_raw(recipe, parts["raw"]))
     add("dev", [s.unlabelled() for s in target.dev], place)
     add("test", target.test, place)
     parts["taught"] = parts["unlabelled"]
@@ -164,6 +166,7 @@ def _raw_alone(recipe: Recipe, text: Sequence[Sentence]) -> Material:
         parts={
             "labelled": [],
             "teacher_dev": [],
+            "raw": sorted(order[2 * held :]),
             "unlabelled": sorted(raw),
             "taught": sorted(raw),
             "dev": sorted(order[:held]),
@@ -173,7 +176,7 @@ def _raw_alone(recipe: Recipe, text: Sequence[Sentence]) -> Material:
 
 
 def _read_corpus(recipe: Recipe, name: str) -> Corpus:
-    corpus = load_corpus(name, merge_subtokens=recipe.merge_subtokens)
+    corpus = _load_once(name, recipe.merge_subtokens)
     if not recipe.sentences:
         return corpus
     return replace(
@@ -182,6 +185,12 @@ def _read_corpus(recipe: Recipe, name: str) -> Corpus:
         dev=corpus.dev[: recipe.sentences],
         test=corpus.test[: recipe.sentences],
     )
+
+
+@lru_cache(maxsize=8)
+def _load_once(name: str, merge_subtokens: bool | None) -> Corpus:
+    """A corpus, read once for all the runs of a process."""
+    return load_corpus(name, merge_subtokens=merge_subtokens)
 
 
 def _choose_labelled(recipe: Recipe, corpus: Corpus) -> tuple[list[int], list[int]]:
@@ -225,17 +234,17 @@ def load_word_types(recipe: Recipe, material: Material, folder: Path) -> WordTyp
     Raises:
         RecipeError: the folder was made from other text or settings, or the vectors can not be read.
     """
-    taught = set(material.parts["taught"])  # in zero-shot runs the sources' text stays out of the vectors
-    text = [
-        material.sentences[i].words
-        for part in ("labelled", "unlabelled")
-        for i in material.parts[part]
-        if i in taught
-    ]
+    parts, settings = material.parts, recipe.vectors
+    taught = set(parts["taught"])  # in zero-shot runs the sources' text stays out of the vectors
+    own = [i for i in parts["labelled"] if i in taught]
+    whole = settings.text == "corpus"
+    chosen = sorted([*own, *parts["raw"]]) if whole else [*own, *parts["unlabelled"]]
+    text = [material.sentences[i].words for i in chosen]
     counts = Counter(word for sentence in material.sentences for word in sentence.words)
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    settings = recipe.vectors
-    made_of = json.dumps([settings.model_dump(mode="json"), recipe.teacher_seed, text, words])
+    made_of = json.dumps(
+        [settings.model_dump(mode="json", exclude={"text"}), recipe.teacher_seed, text, words]
+    )
     key = hashlib.sha256(made_of.encode()).hexdigest()
     key_file = folder / "made_of.sha256"  # written last: a folder with it is whole
     if key_file.exists():

@@ -15,16 +15,25 @@ def collect_results(out: Path) -> list[dict[str, Any]]:
     """Write ``results.jsonl`` from the finished models of a run, one row a number, and return the rows."""
     rows = []
     for file in sorted(path for name in TEACHER_FILES for path in out.glob(f"*/{name}")):
-        about = json.loads(file.read_text(encoding="utf-8"))
-        case = TEACHER_FILES[file.name] or about["case"]
-        rows += _rows(
-            about | {"objective": "none", "unlabelled": 0, "case": case}, file.parent.name, "teacher"
-        )
+        rows += teacher_rows(file)
     for file in sorted(out.glob("*/students/*/model.json")):
-        _, about = read_card(file.parent)
-        rows += _rows(about, file.parents[2].name, "student")
+        rows += student_rows(file.parent)
     write_whole(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def teacher_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a task's teachers, from the file of their scores."""
+    about = json.loads(file.read_text(encoding="utf-8"))
+    case = TEACHER_FILES[file.name] or about["case"]
+    about |= {"objective": "none", "unlabelled": 0, "case": case}
+    return _rows(about, file.parent.name, "teacher")
+
+
+def student_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of one student, from its folder."""
+    _, about = read_card(folder)
+    return _rows(about, folder.parents[1].name, "student")
 
 
 def _rows(about: dict[str, Any], task: str, system: str) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ def train_student(
     student_folder = folder / "students" / f"{kind}-{objective}-seed{seed}"
     distillation = experiment.recipe.distillation
     settings = settings_of(experiment, training, seed=seed, objective=objective)
+    settings["unlabelled"] = len(experiment.material.parts["unlabelled"])
     settings["distillation"] = (
         distillation.model_dump(mode="json", exclude={"objectives"}) if stores else None
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.trees import relative_labels
-from train.evaluation import count_parameters, evaluate, main_score, speed
+from train.evaluation import count_parameters, evaluate, main_score, measure, speed
 from train.fit import Fitting, batches, check_settings, fit
 from train.models.batch import Batch
 from train.models.card import EncoderUse, ModelCard, read_card, save_trained
@@ -29,9 +29,8 @@ def settings_of(experiment: Experiment, training: Training, **more: Any) -> dict
         "training": training.model_dump(mode="json"),
         "corpus": [material.digest, words_digest(material.sentences)],
         "labelled": len(material.parts["labelled"]),
-        "unlabelled": len(material.parts["unlabelled"]),
         "selection_seed": experiment.recipe.selection_seed,
-        "vectors": experiment.recipe.vectors.model_dump(mode="json"),
+        "vectors": experiment.recipe.vectors.model_dump(mode="json", exclude={"text"}),
         **more,
     }
 
@@ -126,10 +125,13 @@ def fit_and_save(
         title=title,
     )
     seconds = time.perf_counter() - start
-    found = {name: evaluate(experiment, task, model, numbers) for name, numbers in parts.items()}
+    found = {name: measure(experiment, task, model, numbers) for name, numbers in parts.items()}
+    # Beside the scores what they come from, sentence by sentence, for tests of significance between models.
+    counts = {name.replace("/", "-"): counts for name, (_, counts) in found.items() if counts is not None}
+    np.savez_compressed(folder / "counts.npz", allow_pickle=False, **counts)
     save_trained(
         folder, model, card, **about,
-        scores={name: scores for name, scores in found.items() if scores}, seconds=round(seconds, 1),
+        scores={name: scores for name, (scores, _) in found.items() if scores}, seconds=round(seconds, 1),
         parameters=count_parameters(experiment, model), sentences_per_second=speed(experiment, task, model),
         corpus={"name": experiment.material.name, "digest": experiment.material.digest},
         encoder_digest=experiment.encoder.digest if card.encoder and experiment.encoder else None,

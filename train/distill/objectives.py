@@ -15,7 +15,8 @@ Top-1, Top-K and Top-WK replace the teacher by a few structures with weights. Th
 all of them are the structural loss with other marginals.
 
 Names joined by + combine: ``X+top1`` lets the teacher's best structure stand in for the gold labels of
-sentences without any (the paper's tables 2 and 3); any other pair is the mean of both losses.
+sentences without any (the paper's tables 2 and 3); any other pair is the mean of both losses. In
+``token+top1`` that teacher is the softmax teacher.
 """
 
 from collections.abc import Callable, Sequence
@@ -184,7 +185,8 @@ def lesson(name: str, *, divergence: str = "cross_entropy", alpha: float = 0.5) 
     for part in names:
         if part not in OBJECTIVES:
             raise ValueError(f"unknown objective {part!r}")
-    if len(names) > 1 and ({"none", "token"} & set(names) or len(set(names)) != len(names)):
+    tokens = "token" in names and set(names) != {"token", "top1"}
+    if len(names) > 1 and ("none" in names or tokens or len(set(names)) != len(names)):
         raise ValueError(f"{name!r} can not be combined; known: {', '.join(OBJECTIVES)}, joined by +")
     measure = DIVERGENCES[divergence]
     pseudo = len(names) > 1 and "top1" in names
@@ -201,7 +203,7 @@ def lesson(name: str, *, divergence: str = "cross_entropy", alpha: float = 0.5) 
         loss=partial(_mean_of, tuple(taught)) if taught else None,
         pseudo_gold=_top1 if pseudo else None,
         contents=tuple(dict.fromkeys(contents)),
-        by_token_teacher=name == "token",
+        by_token_teacher="token" in names,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from train.corpora import Sentence
@@ -49,7 +50,11 @@ class TrainingTask(Protocol):
     def decode(self, model: Any, distribution: StructuredDistribution) -> list[Any]:
         """Predictions for a batch; a mixture of teachers is decoded without its models."""
 
-    def score(self, sentences: list[Sentence], predictions: list[Any]) -> dict[str, float]: ...
+    def counts(self, sentences: list[Sentence], predictions: list[Any]) -> np.ndarray:
+        """What is right in each sentence, and of how much: [n, 3]."""
+
+    def scores_of(self, counts: np.ndarray) -> dict[str, float]:
+        """The scores, in percent, of the sentences of these counts together."""
 
 
 TASKS: dict[str, type[EntityTask] | type[TreeTask]] = {"ner": EntityTask, "parse": TreeTask}

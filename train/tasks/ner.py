@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,7 +13,7 @@ from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.targets import Target, TargetHeader
 from train.distill.tempering import entropy_column, tempered_marginals
-from train.metrics import entity_scores
+from train.metrics import entity_counts, entity_scores_of
 from train.models.batch import pad_rows
 from train.models.taggers import constrained
 from train.project import project, shared_parts
@@ -160,8 +161,11 @@ class EntityTask:
             for row, length in zip(best.tolist(), distribution.lengths.tolist(), strict=True)
         ]
 
-    def score(self, sentences: list[Sentence], predictions: list[list[str]]) -> dict[str, float]:
-        return entity_scores(sentences, predictions)
+    def counts(self, sentences: list[Sentence], predictions: list[list[str]]) -> np.ndarray:
+        return entity_counts(sentences, predictions)
+
+    def scores_of(self, counts: np.ndarray) -> dict[str, float]:
+        return entity_scores_of(counts)
 
 
 def _statistics(marginals: Tensor | ChainMarginals) -> dict[str, Tensor]:

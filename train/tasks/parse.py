@@ -13,7 +13,7 @@ from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.targets import Target, TargetHeader
 from train.distill.tempering import entropy_column, tempered_marginals
-from train.metrics import attachment_scores
+from train.metrics import attachment_counts, attachment_scores_of
 from train.models.batch import pad_rows
 from train.models.parsers import SequenceLabellingParser
 from train.project import project, shared_parts
@@ -237,8 +237,11 @@ class TreeTask:
             trees.append((chosen.tolist(), [self.labels[kind] for kind in kinds]))
         return trees
 
-    def score(self, sentences: list[Sentence], predictions: list[Tree]) -> dict[str, float]:
-        return attachment_scores(sentences, predictions)
+    def counts(self, sentences: list[Sentence], predictions: list[Tree]) -> np.ndarray:
+        return attachment_counts(sentences, predictions)
+
+    def scores_of(self, counts: np.ndarray) -> dict[str, float]:
+        return attachment_scores_of(counts)
 
 
 def _arc_row(table: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,0 +1,116 @@
+"""Train a study: a grid of recipes, job by job, and write its report.
+
+python -m train.study studies/paper.yaml             train what is missing, then draw the report
+python -m train.study studies/paper.yaml --report    draw the report from the stored rows, train nothing
+python -m train.study studies/paper.yaml --list      what is done and what is left; train nothing
+python -m train.study studies/paper.yaml --only 'entities*'    some of the runs
+
+Results are rows in results.jsonl beside the study's file. A student whose row is there is not trained
+again, whatever else is on this machine. Runs, teachers and logs are under runs/studies/NAME; a study that was
+stopped, at whatever moment, goes on with the same command. Teachers are trained once and shared between runs.
+"""
+
+import argparse
+import fnmatch
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
+from train.study.rows import Results
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", type=Path, help="the study's YAML file, see studies/")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--report", action="store_true", help="only draw the report from the stored rows")
+    what.add_argument("--list", action="store_true", help="only tell what is done and what is left")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="runs to train; repeatable")
+    parser.add_argument("--out", type=Path, help="the folder of the runs (default: runs/studies/NAME)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="jobs at a time (default: one a core, %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    out = options.out or Path("runs/studies") / options.study.stem
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: at least 1")
+    try:
+        study = load_study(options.study)
+        runs = runs_of(study, options.study)
+        results = Results(options.study.parent)
+    except (StudyError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    chosen = [name for name in runs if _is_chosen(name, options.only)]
+    if not chosen:
+        print(f"error: --only: no run is called so; there are: {', '.join(runs)}", file=sys.stderr)
+        return 2
+    jobs = [job for job in student_jobs(runs) if job.run in chosen]
+    left = missing(jobs, runs, results)
+    if options.list:
+        _list(chosen, runs, jobs, left)
+        return 0
+    failed: Sequence[str] = ()
+    if not options.report and left:
+        from train.study.schedule import run_jobs
+
+        print(f"{len(left)} of {len(jobs)} students are left to train", flush=True)
+        try:
+            failed = run_jobs(
+                results, runs, left, out, processes=options.jobs, say=lambda line: print(line, flush=True)
+            )
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 130
+        except RuntimeError as error:
+            print(f"error: {error}; the same command goes on", file=sys.stderr)
+            return 1
+    if study.tables:
+        from train.study.report import write_report
+
+        for file in write_report(options.study, study, runs, results):
+            print(f"wrote {file}")
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) -> list[StudentJob]:
+    """The jobs that have no row under their run's settings."""
+    done = {
+        (row["run"], row["student"], row["settings"], row["objective"], row["seed"])
+        for row in results.rows
+        if row["system"] == "student"
+    }
+    return [
+        job
+        for job in jobs
+        if (job.run, job.student, runs[job.run].digest(job.student), job.objective, job.seed) not in done
+    ]
+
+
+def _is_chosen(name: str, patterns: Sequence[str] | None) -> bool:
+    return not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _list(
+    names: Sequence[str], runs: dict[str, Run], jobs: Sequence[StudentJob], left: Sequence[StudentJob]
+) -> None:
+    for name in names:
+        wanted = sum(job.run == name for job in jobs)
+        print(f"{name}: {wanted - sum(job.run == name for job in left)} of {wanted} students")
+        print(f"    {runs[name].command()}")
+    print(f"{len(left)} of {len(jobs)} students are left to train")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

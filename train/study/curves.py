@@ -1,0 +1,103 @@
+"""Scores against the amount of unlabelled sentences: the paper's figure 1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from train.study.plan import Curve, Run, Study
+from train.study.rows import Results
+from train.study.significance import Floats, differences, interval
+from train.study.tables import Cell, Cells
+
+
+@dataclass(frozen=True)
+class FilledCurve:
+    """One panel: cells by line and amount, and how the difference of two lines changes."""
+
+    curve: Curve
+    lines: Mapping[str, Mapping[int, Cell]]
+    levels: Mapping[str, Cell]
+
+    def gain(self, amount: int) -> Floats | None:
+        """Bootstrap draws of ours less theirs at an amount."""
+        ours = self.lines[self.curve.ours].get(amount)
+        theirs = self.lines[self.curve.theirs].get(amount)
+        return None if ours is None or theirs is None else differences(ours.scored, theirs.scored)
+
+    @property
+    def change(self) -> tuple[float, tuple[float, float]] | None:
+        """By how much the gain is larger at the largest amount than at the smallest, with its interval."""
+        first, last = self.gain(self.curve.amounts[0]), self.gain(self.curve.amounts[-1])
+        if first is None or last is None:
+            return None
+        draws = last - first
+        return float(draws.mean()), interval(draws)
+
+
+def fill_curves(study: Study, runs: Mapping[str, Run], results: Results) -> list[FilledCurve]:
+    """Every panel with the cells that are stored."""
+    cells = Cells(runs, results)
+    filled = []
+    for curve in study.figure:
+        where = f"figure: {curve.title}"
+        lines = {}
+        for name, own in curve.lines.items():
+            found = {
+                amount: cells.find(where, {**curve.cell, **own, "amount": amount}) for amount in curve.amounts
+            }
+            lines[name] = {amount: cell for amount, cell in found.items() if cell is not None}
+        levels = {name: cells.find(where, {**curve.cell, **own}) for name, own in curve.levels.items()}
+        filled.append(FilledCurve(curve, lines, {n: cell for n, cell in levels.items() if cell is not None}))
+    return filled
+
+
+def draw(curves: Sequence[FilledCurve], file: Path) -> None:
+    """The panels side by side, as SVG: mean over the seeds, and the standard deviation as a bar."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9})
+    from matplotlib import pyplot
+    from matplotlib.artist import Artist
+
+    across = min(3, len(curves))
+    down = -(-len(curves) // across)
+    picture, axes = pyplot.subplots(down, across, figsize=(3.6 * across, 3.0 * down), squeeze=False)
+    for axis in axes.flat[len(curves) :]:
+        axis.remove()
+    styles = dict(zip(_names(curves), (("o", "C0"), ("s", "C1"), ("^", "C2"), ("D", "C3")), strict=False))
+    for axis, filled in zip(axes.flat, curves, strict=False):
+        axis.set_title(filled.curve.title, fontsize=9)
+        for name, cells in filled.lines.items():
+            marker, colour = styles[name]
+            axis.errorbar(
+                [amount / 1000 for amount in cells],
+                [cell.mean for cell in cells.values()],
+                yerr=[cell.spread or 0 for cell in cells.values()],
+                marker=marker, color=colour, markersize=4, linewidth=1, capsize=2, label=name,
+            )  # fmt: skip
+        for name, cell in filled.levels.items():
+            style = ":" if name != "teacher" else "--"
+            axis.axhline(cell.mean, linestyle=style, color="0.4", linewidth=1, label=name)
+        axis.set_xlabel("unlabelled sentences (thousand)")
+        axis.set_ylabel("F1" if _task(filled) == "ner" else "LAS")
+        axis.grid(color="0.92")
+    seen: dict[str, Artist] = {}
+    for axis in axes.flat[: len(curves)]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            seen.setdefault(label, handle)
+    picture.legend(list(seen.values()), list(seen), loc="lower center", ncol=len(seen), frameon=False)
+    picture.tight_layout(rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
+    part = file.with_name(file.name + ".part")
+    picture.savefig(part, format="svg", metadata={"Date": None})
+    pyplot.close(picture)
+    part.replace(file)
+
+
+def _names(curves: Sequence[FilledCurve]) -> list[str]:
+    return list(dict.fromkeys(name for filled in curves for name in filled.lines))
+
+
+def _task(filled: FilledCurve) -> str:
+    cells = [cell for line in filled.lines.values() for cell in line.values()]
+    return cells[0].scored.task if cells else "ner"

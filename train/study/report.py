@@ -1,0 +1,165 @@
+"""The report of a study: its tables beside the paper's, its figure, and what became of each claim."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from train.resources import write_whole
+from train.study.curves import FilledCurve, draw, fill_curves
+from train.study.plan import Run, Study
+from train.study.rows import Results
+from train.study.tables import Cell, Difference, FilledTable, fill, pooled, recovered
+
+VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
+
+
+def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Results) -> list[Path]:
+    """Draw ``REPORT.md`` and ``figure1.svg`` beside the study's file, from its stored rows alone.
+
+    Returns the files written.
+    """
+    tables = fill(study, runs, results)
+    curves = fill_curves(study, runs, results)
+    written = [file.with_name("REPORT.md")]
+    parts = [_head(file, study, tables), _claims(study, tables)]
+    if any(curve.lines[curve.curve.ours] for curve in curves):
+        written.append(file.with_name("figure1.svg"))
+        draw(curves, written[-1])
+        parts.append(_figure(curves, written[-1].name))
+    parts += [_table(table) for table in tables]
+    parts.append(_sources(tables))
+    write_whole(written[0], "\n\n".join(parts) + "\n")
+    return written
+
+
+def _head(file: Path, study: Study, tables: Sequence[FilledTable]) -> str:
+    cells = [cell for table in tables for row in table.rows for cell in row.cells.values()]
+    empty = sum(cell is None for cell in cells)
+    students = [cell for cell in cells if cell is not None and " " in cell.what]
+    fewer = sum(len(cell.scored.values) < len(study.seeds) for cell in students)
+    lines = [
+        "# Do the paper's findings hold here?",
+        f"Drawn by `python -m train.study {file} --report` from [results.jsonl](results.jsonl) and "
+        "[counts.jsonl](counts.jsonl); nothing in it is typed but what the study's file says.",
+        study.about.strip(),
+    ]
+    if empty or fewer:
+        lines.append(
+            f"**Not finished:** {empty} of {len(cells)} cells have no rows yet, and {fewer} have fewer than "
+            f"{len(study.seeds)} seeds."
+        )
+    return "\n\n".join(lines)
+
+
+def _claims(study: Study, tables: Sequence[FilledTable]) -> str:
+    """A line a claim: the mean of its differences, and in how many of them ours is better or worse."""
+    lines = [
+        "## Claims",
+        "Of each claim the differences of all tables are averaged. It *holds* where the 95 % interval lies "
+        "above zero and ε is below 0.2, *does not hold* where the interval lies below zero, and *can't be "
+        "told here* otherwise.",
+        "| claim | verdict | mean difference | 95 % interval | ε | better / open / worse |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, text in study.claims.items():
+        found = [d for table in tables for d in table.differences if d.claim == key]
+        if not found:
+            lines.append(f"| {text} | no rows yet | | | | |")
+            continue
+        value, (low, high), epsilon, said = pooled(found)
+        each = [sum(d.verdict == one for d in found) for one in ("better", "open", "worse")]
+        lines.append(
+            f"| {text} | **{VERDICTS[said]}** | {value:+.2f} | {low:+.2f} to {high:+.2f} | "
+            f"{_epsilon(epsilon)} | {' / '.join(map(str, each))} |"
+        )
+    return "\n".join([lines[0], "", lines[1], "", *lines[2:]])
+
+
+def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
+    lines = [
+        "## Figure 1: the amount of unlabelled sentences",
+        "",
+        f"![Score against the amount of unlabelled sentences]({picture})",
+        "",
+        "| panel | gain | " + " | ".join(["smallest amount", "…", "largest amount"]) + " | change |",
+        "|---|---|---|---|---|---|",
+    ]
+    for filled in curves:
+        gains = {amount: filled.gain(amount) for amount in filled.curve.amounts}
+        said = [
+            f"{amount:,}: {float(draws.mean()):+.2f}" for amount, draws in gains.items() if draws is not None
+        ]
+        said += [""] * (3 - len(said))
+        middle = "; ".join(said[1:-1])
+        change = filled.change
+        told = "" if change is None else f"{change[0]:+.2f} ({change[1][0]:+.2f} to {change[1][1]:+.2f})"
+        lines.append(
+            f"| {filled.curve.title} | {filled.curve.ours} less {filled.curve.theirs} | {said[0]} | "
+            f"{middle} | {said[-1]} | {told} |"
+        )
+    return "\n".join(lines)
+
+
+def _table(filled: FilledTable) -> str:
+    columns = list(filled.table.columns)
+    lines = [f"## {filled.table.title}", ""]
+    if filled.table.note:
+        lines += [filled.table.note.strip(), ""]
+    lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for row in filled.rows:
+        shown = [_score(row.cells.get(column), recovered(row, column)) for column in columns]
+        lines.append(f"| {row.row.label} | " + " | ".join(shown) + " |")
+        if row.row.paper:
+            said = row.row.paper.values
+            texts = [f"*{said[column]:.2f}*" if column in said else "" for column in columns]
+            lines.append(f"| *the paper: {row.row.paper.of}* | " + " | ".join(texts) + " |")
+    if filled.differences:
+        lines += [
+            "",
+            "| | difference | points | 95 % interval | ε | | the paper's |",
+            "|---|---|---|---|---|---|---|",
+            *map(_difference, filled.differences),
+        ]
+    return "\n".join(lines)
+
+
+def _score(cell: Cell | None, share: float | None) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell.spread is None else f" ± {cell.spread:.2f}"
+    gap = "" if share is None else f" ({100 * share:.0f} %)"
+    return f"{cell.mean:.2f}{spread}{gap}"
+
+
+def _difference(found: Difference) -> str:
+    low, high = found.interval
+    paper = "" if found.paper is None else f"{found.paper:+.2f}"
+    return (
+        f"| {found.label} | {found.ours} − {found.theirs} | {found.value:+.2f} | {low:+.2f} to {high:+.2f} | "
+        f"{_epsilon(found.epsilon)} | {found.verdict} | {paper} |"
+    )
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "" if epsilon is None else f"{epsilon:.2f}"
+
+
+def _sources(tables: Sequence[FilledTable]) -> str:
+    """Where each cell comes from: the keys of its rows, and the score of each seed."""
+    lines = [
+        "## Where each cell comes from",
+        "",
+        "The keys of its rows in `results.jsonl`, and the test score of each seed.",
+        "",
+        "| table | cell | run | student, objective | scores |",
+        "|---|---|---|---|---|",
+    ]
+    for filled in tables:
+        short = filled.table.title.partition(":")[0]
+        for row in filled.rows:
+            for column, cell in row.cells.items():
+                if cell is not None:
+                    scores = ", ".join(f"{value:.2f}" for value in cell.scored.values)
+                    lines.append(
+                        f"| {short} | {row.row.label}: {column} | `{cell.run}` | {cell.what} | {scores} |"
+                    )
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""A study's results on disk: rows of numbers, and what is right in each test sentence.
+
+``results.jsonl`` has the rows of ``train.results`` with four keys before them: ``run``, ``student`` (its
+kind, empty for teachers), ``settings`` (a digest of all settings that the number depends on) and ``corpus``.
+``counts.jsonl`` has the counts [n, 3] that a test score comes from, compressed, for tests of significance.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from train.resources import write_whole
+
+Row = dict[str, Any]
+IDENTITY = ("run", "student", "settings", "system", "case", "objective", "seed", "split", "metric")
+
+
+class Outcome(NamedTuple):
+    """What came of a job: rows, and the counts of its model on each test split under a row's keys."""
+
+    rows: list[Row]
+    counts: list[tuple[Row, np.ndarray]]
+
+
+class Results:
+    """The stored rows and counts of a study, rewritten whole whenever something is added.
+
+    Raises:
+        ValueError: a line is no JSON; says in which file and line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._rows_file, self._counts_file = folder / "results.jsonl", folder / "counts.jsonl"
+        self._rows = {_identity(row): row for row in _read(self._rows_file)}
+        self._counts = {_identity(row): row for row in _read(self._counts_file)}
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return list(self._rows.values())
+
+    def counts(self, row: Row) -> np.ndarray | None:
+        """The counts [n, 3] behind a test score, if they are stored."""
+        metric = row["metric"] if row["metric"] == "f1_marginals" else "counts"
+        stored = self._counts.get(_identity({**row, "metric": metric}))
+        if stored is None:
+            return None
+        raw = zlib.decompress(base64.b85decode(stored["value"]))
+        return np.frombuffer(raw, np.uint16).reshape(3, -1).T.astype(np.int64)
+
+    def add(self, outcome: Outcome) -> None:
+        """Store what came of a job in place of what it gave before."""
+        self._rows |= {_identity(row): row for row in outcome.rows}
+        for row, counts in outcome.counts:
+            raw = zlib.compress(np.ascontiguousarray(counts.T.astype(np.uint16)).tobytes(), 9)
+            stored = {**row, "value": base64.b85encode(raw).decode()}
+            self._counts[_identity(stored)] = stored
+        self._write()
+
+    def keep(self, wanted: Iterable[Row]) -> int:
+        """Forget all rows but these, and their counts; how many rows were forgotten."""
+        kept = {_identity(row) for row in wanted}
+        models = {identity[:-2] for identity in kept}
+        before = len(self._rows)
+        self._rows = {identity: row for identity, row in self._rows.items() if identity in kept}
+        self._counts = {i: row for i, row in self._counts.items() if i[:-2] in models}
+        self._write()
+        return before - len(self._rows)
+
+    def _write(self) -> None:
+        for file, rows in ((self._rows_file, self._rows), (self._counts_file, self._counts)):
+            ordered = sorted(rows.items(), key=lambda item: tuple(map(str, item[0])))
+            write_whole(file, "".join(json.dumps(row) + "\n" for _, row in ordered))
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in IDENTITY)
+
+
+def _read(file: Path) -> list[Row]:
+    if not file.exists():
+        return []
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            _identity(row)
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file}, line {number}: not a row of results; restore the file") from None
+        rows.append(row)
+    return rows

@@ -1,0 +1,102 @@
+"""Whether one model is better than another: Almost Stochastic Order, and a bootstrap of the difference."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLES = 2000
+CONFIDENCE = 0.95
+DOMINATES = 0.2
+"""ε below this is an almost stochastic order; Ulmer et al. (2022) find 0.5 too weak with few seeds."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's test score with each of its seeds.
+
+    Args:
+        values: a score a seed, in percent: [S].
+        counts: what the scores come from, for each corpus that is tested: [S, n, 3].
+        task: ner or parse, which says how counts make a score.
+    """
+
+    values: tuple[float, ...]
+    counts: tuple[NDArray[np.int64], ...]
+    task: str
+
+
+def score_of(sums: NDArray[np.int64] | Floats, task: str) -> Floats:
+    """F1 of (right, found, wanted), or LAS of (tokens, attached, labelled): [..., 3] -> [...], in percent."""
+    if task == "ner":
+        return 200 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+    return 100 * sums[..., 2] / np.maximum(sums[..., 0], 1)
+
+
+def differences(ours: Scored, theirs: Scored, samples: int = SAMPLES) -> Floats:
+    """Bootstrap draws [samples] of the difference of the mean scores.
+
+    Each draw takes other seeds and other test sentences, with replacement, the same for both sides: seed i of
+    one is compared with seed i of the other (they begin with the same weights and batches), on the same
+    sentences. Sides with other numbers of seeds are drawn apart, and a side without counts keeps its scores.
+    The same numbers are drawn in each call, so that differences can be averaged draw by draw.
+    """
+    paired = len(ours.values) == len(theirs.values)
+    left = _draws(ours, samples, seeds_of=0)
+    right = _draws(theirs, samples, seeds_of=0 if paired else 1)
+    return left - right
+
+
+def _draws(model: Scored, samples: int, *, seeds_of: int) -> Floats:
+    """Bootstrap draws of a model's mean score: [samples]."""
+    generator = np.random.default_rng([seeds_of, len(model.values)])
+    seeds = generator.integers(len(model.values), size=(samples, len(model.values)))  # [D, S]
+    if not model.counts:
+        return np.array(model.values)[seeds].mean(1)
+    scores = np.zeros((samples, len(model.values)))  # [D, S]
+    for counts in model.counts:  # [S, n, 3]
+        weights = _weights(counts.shape[1], samples)  # [D, n]
+        sums = np.einsum("dn,snk->dsk", weights, counts.astype(np.float32), optimize=True)  # [D, S, 3]
+        scores += score_of(sums, model.task) / len(model.counts)
+    return np.take_along_axis(scores, seeds, 1).mean(1)
+
+
+@lru_cache(maxsize=8)
+def _weights(sentences: int, samples: int) -> NDArray[np.float32]:
+    """How often each draw takes each sentence: [samples, sentences]; the same for corpora of one size."""
+    generator = np.random.default_rng(sentences)
+    return generator.multinomial(sentences, np.full(sentences, 1 / sentences), size=samples).astype(
+        np.float32
+    )
+
+
+def interval(draws: Floats) -> tuple[float, float]:
+    """The percentile interval of bootstrap draws, at 95 %."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=4096)
+def aso_epsilon(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float | None:
+    """ε_min of Almost Stochastic Order (Dror et al. 2019) at a significance level of 0.05, by ``deepsig``.
+
+    0 where ours is always better, 1 where it never is; None with fewer than two seeds on a side.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    from deepsig import aso  # slow to import, and only needed where a report is drawn
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of equal scores: ε is 1 then, as it should be
+        return float(aso(list(ours), list(theirs), CONFIDENCE, seed=1, show_progress=False))
+
+
+def mean_draws(draws: Sequence[Floats]) -> Floats:
+    """The mean of several differences, draw by draw."""
+    return np.mean(draws, axis=0)

@@ -1,0 +1,236 @@
+"""The cells, differences and verdicts of a study's report, from its stored rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from train.distill.objectives import is_for
+from train.families import FAMILY
+from train.report import gap_recovered
+from train.study.plan import Comparison, Run, Study, StudyError, Table
+from train.study.plan import Row as TableRow
+from train.study.rows import Results, Row
+from train.study.significance import DOMINATES, Floats, Scored, aso_epsilon, differences, interval, mean_draws
+
+MAIN_METRIC = {"ner": "f1", "parse": "las"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system's test scores, a score a seed, and where they are stored."""
+
+    scored: Scored
+    dev: tuple[float, ...]
+    run: str
+    what: str  # the kind of student and the objective, or teacher
+
+    @property
+    def mean(self) -> float:
+        return mean(self.scored.values)
+
+    @property
+    def spread(self) -> float | None:
+        values = self.scored.values
+        return stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Ours less theirs, in points, and what can be said of it."""
+
+    label: str
+    ours: str
+    theirs: str
+    claim: str
+    value: float
+    draws: Floats
+    epsilon: float | None
+    paper: float | None
+    recovered: tuple[float | None, float | None]  # of the gap to the teacher, by theirs and by ours
+    seeds: tuple[tuple[float, ...], tuple[float, ...]]  # the scores, ours and theirs
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return interval(self.draws)
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.draws, self.epsilon)
+
+
+@dataclass(frozen=True)
+class FilledRow:
+    """A row's cells by column: None where the study has such a cell and no rows of it yet."""
+
+    row: TableRow
+    cells: Mapping[str, Cell | None]
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    table: Table
+    rows: Sequence[FilledRow]
+    differences: Sequence[Difference]
+
+
+def verdict(draws: Floats, epsilon: float | None) -> str:
+    """better, worse or open: both tests have to agree on better; for worse the interval decides.
+
+    Without ε, for teachers that were trained once, the interval decides alone.
+    """
+    low, high = interval(draws)
+    if low > 0 and (epsilon is None or epsilon < DOMINATES):
+        return "better"
+    return "worse" if high < 0 else "open"
+
+
+def fill(study: Study, runs: Mapping[str, Run], results: Results) -> list[FilledTable]:
+    """Every table of a study with its cells and differences.
+
+    Raises:
+        StudyError: a cell names a run that the study does not have.
+    """
+    stored = Cells(runs, results)
+    filled = []
+    for table in study.tables:
+        rows = []
+        for row in table.rows:
+            cells = {}
+            for column, own in table.columns.items():
+                changed = row.instead.get(column, own)
+                query = {**row.cell, **(changed or {})}
+                if changed is not None and stored.is_planned(table.title, query):
+                    cells[column] = stored.find(table.title, query)
+            rows.append(FilledRow(row, cells))
+        found = [
+            difference
+            for comparison in table.comparisons
+            for filled_row in rows
+            if (difference := _difference(filled_row, comparison)) is not None
+        ]
+        filled.append(FilledTable(table, rows, found))
+    return filled
+
+
+def pooled(found: Sequence[Difference]) -> tuple[float, tuple[float, float], float | None, str]:
+    """The mean of several differences: its value, interval, ε and verdict.
+
+    As the paper does for its averages, the scores of the same seed are averaged for the order.
+    """
+    value = mean(difference.value for difference in found)
+    draws = mean_draws([difference.draws for difference in found])
+    sides = [_average([difference.seeds[side] for difference in found]) for side in (0, 1)]
+    epsilon = aso_epsilon(*sides)
+    return value, interval(draws), epsilon, verdict(draws, epsilon)
+
+
+def _average(scores: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    seeds = min(map(len, scores))
+    return tuple(float(v) for v in np.mean([row[:seeds] for row in scores], axis=0))
+
+
+class Cells:
+    """The stored scores of a study, found by what a table says of a cell.
+
+    Only rows of the settings that the study has now are looked at.
+    """
+
+    def __init__(self, runs: Mapping[str, Run], results: Results) -> None:
+        self._runs, self._results = runs, results
+        self._rows: dict[tuple[str, ...], list[Row]] = {}
+        for row in results.rows:
+            run = runs.get(row["run"])
+            teaches = row["system"] == "teacher"
+            if run is None or row["settings"] != (
+                run.teachers_digest() if teaches else run.digest(row["student"])
+            ):
+                continue
+            who = ("token" if row["case"] == "token" else "teacher") if teaches else row["objective"]
+            self._rows.setdefault((row["run"], row["student"], who, row["metric"]), []).append(row)
+
+    def is_planned(self, where: str, query: Mapping[str, Any]) -> bool:
+        """Whether the study trains what a cell shows."""
+        run = self._runs_of(where, query)[0]
+        if query.get("teacher"):
+            return query["teacher"] != "token" or run.task_settings.token_teacher is not None
+        student, objective = query.get("student"), str(query["objective"]).format(**query)
+        return (
+            student in run.task_settings.students
+            and objective in run.recipe.distillation.objectives
+            and is_for(objective, FAMILY[student])
+        )
+
+    def find(self, where: str, query: Mapping[str, Any]) -> Cell | None:
+        """The cell of a query (see ``Table``), None where it has no rows yet.
+
+        Args:
+            where: the table, for the error.
+
+        Raises:
+            StudyError: there is no such run.
+        """
+        found = [self._find(run, query) for run in self._runs_of(where, query)]
+        cells = [cell for cell in found if cell is not None]
+        if len(found) > 1:
+            return max(cells, key=lambda cell: mean(cell.dev), default=None)
+        return found[0]
+
+    def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
+        names = query["run"] if isinstance(query["run"], list) else [query["run"]]
+        names = [str(name).format(**query) for name in names]
+        for name in names:
+            if name not in self._runs:
+                raise StudyError(f"{where}: there is no run {name!r}; there are: {', '.join(self._runs)}")
+        return [self._runs[name] for name in names]
+
+    def _find(self, run: Run, query: Mapping[str, Any]) -> Cell | None:
+        teacher = query.get("teacher")
+        student, who = (
+            ("", teacher) if teacher else (query["student"], str(query["objective"]).format(**query))
+        )
+        rows = self._rows.get((run.name, student, who, query.get("metric", MAIN_METRIC[run.task])), [])
+        tested = {(row["seed"], row["split"]): row for row in rows if row["split"].startswith("test")}
+        if not tested:
+            return None
+        seeds = sorted({seed for seed, _ in tested})
+        corpora = sorted({split for _, split in tested if "/" in split}) or ["test"]
+        values = tuple(mean(tested[seed, corpus]["value"] for corpus in corpora) for seed in seeds)
+        counts = [[self._results.counts(tested[seed, corpus]) for seed in seeds] for corpus in corpora]
+        whole = [[c for c in row if c is not None] for row in counts]
+        complete = sum(map(len, whole)) == len(corpora) * len(seeds)
+        stacked = tuple(np.stack(row) for row in whole) if complete else ()
+        dev = tuple(row["value"] for row in rows if row["split"] == "dev")
+        return Cell(Scored(values, stacked, run.task), dev, run.name, who if teacher else f"{student} {who}")
+
+
+def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:
+    ours, theirs = row.cells.get(comparison.ours), row.cells.get(comparison.theirs)
+    if ours is None or theirs is None:
+        return None
+    paper = None
+    said = row.row.paper.values if row.row.paper else {}
+    if comparison.ours in said and comparison.theirs in said:
+        paper = said[comparison.ours] - said[comparison.theirs]
+    return Difference(
+        label=row.row.label,
+        ours=comparison.ours,
+        theirs=comparison.theirs,
+        claim=comparison.claim,
+        value=ours.mean - theirs.mean,
+        draws=differences(ours.scored, theirs.scored),
+        epsilon=aso_epsilon(ours.scored.values, theirs.scored.values),
+        paper=paper,
+        recovered=(recovered(row, comparison.theirs), recovered(row, comparison.ours)),
+        seeds=(ours.scored.values, theirs.scored.values),
+    )
+
+
+def recovered(row: FilledRow, column: str) -> float | None:
+    """The share of the gap between the row's teacher and its student alone that a column closes."""
+    teacher, alone, cell = row.cells.get("teacher"), row.cells.get("none"), row.cells.get(column)
+    if teacher is None or alone is None or cell is None or column in ("teacher", "none"):
+        return None
+    return gap_recovered(teacher.mean, alone.mean, cell.mean)

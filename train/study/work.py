@@ -1,0 +1,130 @@
+"""What a worker of a study does: have a run's teachers trained, or train one student."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bundle.labels import repair_to_bioes
+from train.evaluation import by_length, measure
+from train.experiment import TaughtTask, prepare, teach
+from train.models.card import read_card
+from train.models.committee import Committee, reads_features, speak
+from train.project import project
+from train.results import student_rows, teacher_rows
+from train.structs import TokenSoftmax
+from train.study.plan import Run, StudentJob
+from train.study.rows import Outcome, Row
+from train.teachers import by_corpus
+
+SHARED = ("teacher", "teachers", "token_teacher", "token_teachers")
+"""Folders of a task's teachers: one for all runs that have the same."""
+SCORES = ("teacher.json", "token_teacher.json")
+
+_taught: dict[str, TaughtTask] = {}
+"""What this worker has read, by run: the next student of a run starts at once."""
+
+
+def teach_run(run: Run, out: Path) -> Outcome:
+    """Train the teachers of a run, unless another run has had them trained, and have them speak.
+
+    Args:
+        out: the folder of the study's runs.
+    """
+    start = time.perf_counter()
+    folder, shared = out / run.name, out / "shared" / run.shared_key()
+    _link(folder / "words", shared / "words")
+    for name in SHARED:
+        _link(folder / run.task / name, shared / run.task / name)
+    _copy_scores(shared / run.task, folder / run.task)
+    taught = _teach(run, out)
+    _copy_scores(folder / run.task, shared / run.task)
+    rows: list[Row] = []
+    counts: list[tuple[Row, np.ndarray]] = []
+    for name, teaching in zip(SCORES, (taught.teaching, taught.token_teaching), strict=True):
+        if (folder / run.task / name).exists():
+            found = teacher_rows(folder / run.task / name)
+            rows += found
+            counts += _test_counts(taught, teaching.committee, found[0])
+    about = {**rows[0], "split": "test"}
+    if run.task == "ner":
+        modes = _marginal_modes(taught)
+        scores = taught.task.scores_of(modes)
+        rows.append({**about, "metric": "f1_marginals", "value": round(scores["f1"], 3)})
+        counts.append(({**about, "metric": "f1_marginals"}, modes))
+    rows.append({**about, "metric": "seconds", "value": round(time.perf_counter() - start, 1)})
+    return Outcome(rows, counts)
+
+
+def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
+    """Train one student of a run whose teachers have spoken."""
+    taught = _taught.get(run.name) or _teach(run, out)
+    taught.train(job.student, job.objective, job.seed)
+    folder = taught.folder / "students" / f"{job.student}-{job.objective}-seed{job.seed}"
+    rows = student_rows(folder)
+    _, about = read_card(folder)
+    rows.append({**rows[0], "split": "test", "metric": "seconds", "value": about["seconds"]})
+    with np.load(folder / "counts.npz", allow_pickle=False) as found:
+        counts = [
+            ({**rows[0], "split": split.replace("-", "/"), "metric": "counts"}, found[split])
+            for split in found.files
+            if split.startswith("test")
+        ]
+    return Outcome(rows, counts)
+
+
+def _teach(run: Run, out: Path) -> TaughtTask:
+    torch.set_num_threads(1)
+    experiment = prepare(run.recipe, out / run.name, None)
+    taught = teach(experiment, run.task, run.task_settings)
+    _taught[run.name] = taught
+    return taught
+
+
+def _test_counts(taught: TaughtTask, committee: Committee, row: Row) -> list[tuple[Row, np.ndarray]]:
+    """What teachers get right in the test sentences, for each corpus that is tested."""
+    experiment, task = taught.experiment, taught.task
+    parts = {"test": experiment.material.parts["test"]}
+    parts |= {f"test/{corpus}": numbers for corpus, numbers in by_corpus(experiment, task).items()}
+    measured = {split: measure(experiment, task, committee, numbers) for split, numbers in parts.items()}
+    return [
+        ({**row, "split": split, "metric": "counts"}, counts)
+        for split, (_, counts) in measured.items()
+        if counts is not None
+    ]
+
+
+@torch.no_grad()
+def _marginal_modes(taught: TaughtTask) -> np.ndarray:
+    """The counts [n, 3] of the test sentences, each token labelled by the mode of its marginals (table 6)."""
+    experiment, task, committee = taught.experiment, taught.task, taught.teaching.committee
+    sentences = experiment.reader.sentences
+    numbers = [i for i in experiment.material.parts["test"] if task.has_gold(sentences[i])]
+    tags: dict[int, list[str]] = {}  # read as the CoNLL evaluation does where they are invalid
+    for models, group in committee.groups(numbers):
+        for model in models:
+            model.eval()
+        for chosen in by_length(experiment.reader, group):
+            batch = experiment.reader.batch(chosen, encoded=reads_features(models)).to(experiment.device)
+            modes = project(speak(models, batch), onto=TokenSoftmax).argmax(-1)  # [B, n]
+            for i, row in zip(chosen, modes.tolist(), strict=True):
+                said = [task.labels[label] for label in row[: len(sentences[i].words)]]
+                tags[i], _ = repair_to_bioes(said, "bioes")
+    return task.counts([sentences[i] for i in numbers], [tags[i] for i in numbers])
+
+
+def _link(link: Path, target: Path) -> None:
+    """A folder of a run that is another folder, which all runs with the same teachers share."""
+    target.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(target.resolve(), target_is_directory=True)
+
+
+def _copy_scores(source: Path, target: Path) -> None:
+    """Scores of the same teachers, measured once."""
+    for name in SCORES:
+        if (source / name).exists() and not (target / name).exists():
+            shutil.copyfile(source / name, target / name)
