@@ -65,7 +65,7 @@ def train_student(
 
     def loss(wrapped: nn.Module, chosen: list[int], progress: float) -> Tensor:
         batch, gold = gold_batch(experiment, task, chosen, encoded=False)
-        distribution = wrapped(batch)
+        distribution = wrapped(batch).kept()  # one log-partition for what the teacher and the gold say
         if lesson.loss is None:
             return -distribution.log_prob(gold).sum() / batch.lengths.sum()
         has_gold = torch.from_numpy(is_labelled[chosen]).to(experiment.device)  # [B]

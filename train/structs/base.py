@@ -6,6 +6,7 @@ marginals are its gradient, the entropy is ``A − ⟨μ, θ⟩``, and the disti
 a teacher's marginals is ``A_s − ⟨μ_t, θ_s⟩`` (Wang et al. 2021, Eq. 3).
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -41,6 +42,16 @@ class StructuredDistribution(ABC):
     """
 
     lengths: Tensor  # [B] int64
+    _kept: dict[str, Tensor] | None = None  # sums that several losses share; None keeps nothing
+
+    def kept(self) -> Self:
+        """The same distribution, whose log-partition is computed once for all that ask for it.
+
+        For several losses of one backward pass: what is kept can not be differentiated a second time.
+        """
+        same = copy.copy(self)
+        same._kept = {}
+        return same
 
     @property
     @abstractmethod
@@ -61,7 +72,12 @@ class StructuredDistribution(ABC):
         Raises:
             ValueError: every structure of a sentence is forbidden; says of which.
         """
+        kept = self._kept
+        if kept is not None and "total" in kept:
+            return kept["total"]
         total = self._log_partition()
+        if kept is not None:
+            kept["total"] = total
         # Counting costs a second pass, so it is done only where the sum is as low as a forbidden structure.
         if bool((total.detach() <= FORBIDDEN / 2).any()):
             with torch.no_grad():

@@ -1,5 +1,6 @@
 """Head selection: each token chooses its head and its relation, independently of the others."""
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -79,7 +80,16 @@ class HeadSelection(StructuredDistribution):
         return selection
 
     def _log_partition(self) -> Tensor:
-        return torch.where(self.mask, self.scores.flatten(2).logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]
+        return torch.where(self.mask, self._token_log_partition(), 0.0).sum(1)  # [B, n] -> [B]
+
+    def _token_log_partition(self) -> Tensor:
+        """The log of the sum over each token's arcs [B, n]: what ``only`` leaves of it stays the same."""
+        if self._kept is not None and "tokens" in self._kept:
+            return self._kept["tokens"]
+        total = self.scores.flatten(2).logsumexp(-1)
+        if self._kept is not None:
+            self._kept["tokens"] = total
+        return total
 
     def argmax(self) -> LabelledHeads:
         return self._labelled(self.scores.flatten(2).argmax(-1))
@@ -96,8 +106,10 @@ class HeadSelection(StructuredDistribution):
 
     def only(self, tokens: Tensor) -> Self:
         """The distribution over the heads of some tokens [B, n] only; the others drop out of every sum."""
-        selection = type(self)(self.scores, self.lengths)
+        selection = copy.copy(self)
         selection.mask = self.mask & tokens
+        if self._kept is not None:
+            selection._kept = {"tokens": self._token_log_partition()}
         return selection
 
     def expected_score(self, marginals: Tensor | ArcStatistics) -> Tensor:
