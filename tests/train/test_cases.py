@@ -78,8 +78,8 @@ CASES = {
     ),
     "3": (
         entities(of("softmax"), "crf", "softmax"),
-        learn("token", "structural"),
-        {("3", "structural"), ("token", "structural"), ("token", "token")},
+        learn("token", "token+top1", "structural"),
+        {("3", "structural"), *(("token", name) for name in ("token", "token+top1", "structural"))},
     ),
     "4": (
         entities(of("span"), "softmax", "crf"),

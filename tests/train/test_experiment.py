@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
 from train.fit import Fitting, TrainingError, batches, fit
+from train.models.card import read_card
 from train.recipe import RecipeError, load_recipe
-from train.resources import load_material
+from train.resources import load_material, load_word_types
+from train.tasks import TASKS, TrainingTask
+from train.teaching import words_digest
 
 KEYS = {"task", "case", "system", "objective", "labelled", "unlabelled", "seed", "split", "metric", "value"}
 
@@ -192,6 +195,51 @@ def test_more_sentences_than_there_are_is_an_error(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         load_material(load_recipe(write_recipe(folder, **changes)))
+
+
+def test_vectors_of_the_corpus_do_not_change_with_the_amount_of_unlabelled_text(folder: Path) -> None:
+    made = {}
+    for text in ("corpus", "taught"):
+        for unlabelled in (4, 16):
+            vectors = {"dim": 8, "epochs": 2, "buckets": 500, "text": text}
+            recipe = load_recipe(write_recipe(folder, unlabelled=unlabelled, vectors=vectors))
+            words = folder / "vectors" / f"{text}-{unlabelled}"
+            load_word_types(recipe, load_material(recipe), words)
+            made[text, unlabelled] = (words / "made_of.sha256").read_text()
+    assert made["corpus", 4] == made["corpus", 16]
+    assert made["taught", 4] != made["taught", 16]
+
+
+def test_zero_shot_keeps_all_text_of_the_target_whatever_the_students_are_taught(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = write_corpus(tmp_path / "yy_tiny")
+    words = set()
+    for unlabelled in (4, 16):
+        recipe = write_recipe(
+            folder,
+            target=str(target),
+            unlabelled=unlabelled,
+            distillation={"objectives": ["structural"]},
+        )
+        material = load_material(load_recipe(recipe))
+        words.add(words_digest(material.sentences))
+        assert len(material.parts["unlabelled"]) == unlabelled
+        assert len(material.parts["raw"]) == 40
+        assert material.parts["taught"] == material.parts["unlabelled"]
+        assert all(s.tags is None for s in material.part("raw"))
+    assert len(words) == 1
+
+
+def test_every_model_leaves_what_it_gets_right_in_each_test_sentence(finished: Path) -> None:
+    for file in finished.glob("*/students/*/model.json"):
+        card, about = read_card(file.parent)
+        task: TrainingTask = TASKS[card.task](card.labels)
+        with np.load(file.parent / "counts.npz", allow_pickle=False) as counts:
+            assert set(counts.files) == {"dev", "test"}
+            assert counts["test"].shape == (8, 3)
+            for split in counts.files:
+                assert task.scores_of(counts[split]) == pytest.approx(about["scores"][split])
 
 
 def test_labels_in_raw_json_lines_are_not_looked_at(folder: Path) -> None:

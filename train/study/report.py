@@ -7,9 +7,13 @@ from train.resources import write_whole
 from train.study.curves import FilledCurve, draw, fill_curves
 from train.study.plan import Run, Study
 from train.study.rows import Results
-from train.study.tables import Cell, Difference, FilledTable, fill, pooled, recovered
+from train.study.significance import Pair, aso_epsilons, interval
+from train.study.tables import Cell, Difference, FilledTable, fill, pooled, recovered, verdict
 
 VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
+
+
+Epsilons = Mapping[Pair, float | None]
 
 
 def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Results) -> list[Path]:
@@ -19,13 +23,16 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
     """
     tables = fill(study, runs, results)
     curves = fill_curves(study, runs, results)
+    claims = {claim: pooled(claim, tables) for claim in study.claims}
+    differences = [d for table in tables for d in table.differences] + [d for d in claims.values() if d]
+    epsilons = aso_epsilons([d.scores for d in differences])
     written = [file.with_name("REPORT.md")]
-    parts = [_head(file, study, tables), _claims(study, tables)]
+    parts = [_head(file, study, tables), _claims(study, tables, claims, epsilons)]
     if any(curve.lines[curve.curve.ours] for curve in curves):
         written.append(file.with_name("figure1.svg"))
         draw(curves, written[-1])
         parts.append(_figure(curves, written[-1].name))
-    parts += [_table(table) for table in tables]
+    parts += [_table(table, epsilons) for table in tables]
     parts.append(_sources(tables))
     write_whole(written[0], "\n\n".join(parts) + "\n")
     return written
@@ -50,28 +57,38 @@ def _head(file: Path, study: Study, tables: Sequence[FilledTable]) -> str:
     return "\n\n".join(lines)
 
 
-def _claims(study: Study, tables: Sequence[FilledTable]) -> str:
+def _claims(
+    study: Study,
+    tables: Sequence[FilledTable],
+    claims: Mapping[str, Difference | None],
+    epsilons: Epsilons,
+) -> str:
     """A line a claim: the mean of its differences, and in how many of them ours is better or worse."""
     lines = [
         "## Claims",
+        "",
         "Of each claim the differences of all tables are averaged. It *holds* where the 95 % interval lies "
         "above zero and ε is below 0.2, *does not hold* where the interval lies below zero, and *can't be "
         "told here* otherwise.",
+        "",
         "| claim | verdict | mean difference | 95 % interval | ε | better / open / worse |",
         "|---|---|---|---|---|---|",
     ]
-    for key, text in study.claims.items():
-        found = [d for table in tables for d in table.differences if d.claim == key]
-        if not found:
+    for claim, text in study.claims.items():
+        mean = claims[claim]
+        if mean is None:
             lines.append(f"| {text} | no rows yet | | | | |")
             continue
-        value, (low, high), epsilon, said = pooled(found)
-        each = [sum(d.verdict == one for d in found) for one in ("better", "open", "worse")]
-        lines.append(
-            f"| {text} | **{VERDICTS[said]}** | {value:+.2f} | {low:+.2f} to {high:+.2f} | "
-            f"{_epsilon(epsilon)} | {' / '.join(map(str, each))} |"
-        )
-    return "\n".join([lines[0], "", lines[1], "", *lines[2:]])
+        said = [
+            verdict(d.draws, epsilons[d.scores])
+            for table in tables
+            for d in table.differences
+            if d.claim == claim
+        ]
+        each = " / ".join(str(said.count(one)) for one in ("better", "open", "worse"))
+        found = VERDICTS[verdict(mean.draws, epsilons[mean.scores])]
+        lines.append(f"| {text} | **{found}** | {_points(mean, epsilons)} | {each} |")
+    return "\n".join(lines)
 
 
 def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
@@ -99,7 +116,7 @@ def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
     return "\n".join(lines)
 
 
-def _table(filled: FilledTable) -> str:
+def _table(filled: FilledTable, epsilons: Epsilons) -> str:
     columns = list(filled.table.columns)
     lines = [f"## {filled.table.title}", ""]
     if filled.table.note:
@@ -117,7 +134,7 @@ def _table(filled: FilledTable) -> str:
             "",
             "| | difference | points | 95 % interval | ε | | the paper's |",
             "|---|---|---|---|---|---|---|",
-            *map(_difference, filled.differences),
+            *(_difference(found, epsilons) for found in filled.differences),
         ]
     return "\n".join(lines)
 
@@ -130,17 +147,20 @@ def _score(cell: Cell | None, share: float | None) -> str:
     return f"{cell.mean:.2f}{spread}{gap}"
 
 
-def _difference(found: Difference) -> str:
-    low, high = found.interval
+def _difference(found: Difference, epsilons: Epsilons) -> str:
     paper = "" if found.paper is None else f"{found.paper:+.2f}"
+    said = verdict(found.draws, epsilons[found.scores])
     return (
-        f"| {found.label} | {found.ours} − {found.theirs} | {found.value:+.2f} | {low:+.2f} to {high:+.2f} | "
-        f"{_epsilon(found.epsilon)} | {found.verdict} | {paper} |"
+        f"| {found.label} | {found.ours} − {found.theirs} | {_points(found, epsilons)} | {said} | {paper} |"
     )
 
 
-def _epsilon(epsilon: float | None) -> str:
-    return "" if epsilon is None else f"{epsilon:.2f}"
+def _points(found: Difference, epsilons: Epsilons) -> str:
+    """A difference with its interval and ε, as three cells."""
+    low, high = interval(found.draws)
+    epsilon = epsilons[found.scores]
+    told = "" if epsilon is None else f"{epsilon:.2f}"
+    return f"{found.value:+.2f} | {low:+.2f} to {high:+.2f} | {told}"
 
 
 def _sources(tables: Sequence[FilledTable]) -> str:

@@ -1,12 +1,16 @@
 """Whether one model is better than another: Almost Stochastic Order, and a bootstrap of the difference."""
 
+import multiprocessing
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from train.fit import progress_bar
 
 SAMPLES = 2000
 CONFIDENCE = 0.95
@@ -82,12 +86,17 @@ def interval(draws: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@lru_cache(maxsize=4096)
-def aso_epsilon(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float | None:
+Pair = tuple[tuple[float, ...], tuple[float, ...]]
+"""The scores of two models, a score a seed: ours and theirs."""
+
+
+def aso_epsilon(pair: Pair) -> float | None:
     """ε_min of Almost Stochastic Order (Dror et al. 2019) at a significance level of 0.05, by ``deepsig``.
 
-    0 where ours is always better, 1 where it never is; None with fewer than two seeds on a side.
+    0 where ours is always better, 1 where it never is; None with fewer than two seeds on a side. It resamples
+    the scores for some seconds.
     """
+    ours, theirs = pair
     if min(len(ours), len(theirs)) < 2:
         return None
     from deepsig import aso  # slow to import, and only needed where a report is drawn
@@ -95,6 +104,18 @@ def aso_epsilon(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float | N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of equal scores: ε is 1 then, as it should be
         return float(aso(list(ours), list(theirs), CONFIDENCE, seed=1, show_progress=False))
+
+
+def aso_epsilons(pairs: Sequence[Pair]) -> dict[Pair, float | None]:
+    """``aso_epsilon`` of many pairs, on all cores, with a bar."""
+    wanted = list(dict.fromkeys(pairs))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context) as pool, progress_bar(len(wanted), "ε", "pair") as bar:
+        found = {}
+        for pair, epsilon in zip(wanted, pool.map(aso_epsilon, wanted), strict=True):
+            found[pair] = epsilon
+            bar.update()
+    return found
 
 
 def mean_draws(draws: Sequence[Floats]) -> Floats:

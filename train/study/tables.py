@@ -13,7 +13,7 @@ from train.report import gap_recovered
 from train.study.plan import Comparison, Run, Study, StudyError, Table
 from train.study.plan import Row as TableRow
 from train.study.rows import Results, Row
-from train.study.significance import DOMINATES, Floats, Scored, aso_epsilon, differences, interval, mean_draws
+from train.study.significance import DOMINATES, Floats, Pair, Scored, differences, interval, mean_draws
 
 MAIN_METRIC = {"ner": "f1", "parse": "las"}
 
@@ -39,26 +39,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours less theirs, in points, and what can be said of it."""
+    """Ours less theirs in one row of a table, in points."""
 
     label: str
     ours: str
     theirs: str
     claim: str
-    value: float
-    draws: Floats
-    epsilon: float | None
+    draws: Floats  # bootstrap draws of it
+    scores: Pair  # a score a seed: ours, theirs
     paper: float | None
-    recovered: tuple[float | None, float | None]  # of the gap to the teacher, by theirs and by ours
-    seeds: tuple[tuple[float, ...], tuple[float, ...]]  # the scores, ours and theirs
 
     @property
-    def interval(self) -> tuple[float, float]:
-        return interval(self.draws)
-
-    @property
-    def verdict(self) -> str:
-        return verdict(self.draws, self.epsilon)
+    def value(self) -> float:
+        return mean(self.scores[0]) - mean(self.scores[1])
 
 
 @dataclass(frozen=True)
@@ -115,16 +108,17 @@ def fill(study: Study, runs: Mapping[str, Run], results: Results) -> list[Filled
     return filled
 
 
-def pooled(found: Sequence[Difference]) -> tuple[float, tuple[float, float], float | None, str]:
-    """The mean of several differences: its value, interval, ε and verdict.
+def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
+    """The mean of all differences that a claim is about; None where there is none yet.
 
-    As the paper does for its averages, the scores of the same seed are averaged for the order.
+    As the paper does for its averages, the scores of the same seed are averaged.
     """
-    value = mean(difference.value for difference in found)
-    draws = mean_draws([difference.draws for difference in found])
-    sides = [_average([difference.seeds[side] for difference in found]) for side in (0, 1)]
-    epsilon = aso_epsilon(*sides)
-    return value, interval(draws), epsilon, verdict(draws, epsilon)
+    found = [d for table in tables for d in table.differences if d.claim == claim]
+    if not found:
+        return None
+    draws = mean_draws([d.draws for d in found])
+    scores = _average([d.scores[0] for d in found]), _average([d.scores[1] for d in found])
+    return Difference("", "", "", claim, draws, scores, None)
 
 
 def _average(scores: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
@@ -219,12 +213,9 @@ def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:
         ours=comparison.ours,
         theirs=comparison.theirs,
         claim=comparison.claim,
-        value=ours.mean - theirs.mean,
         draws=differences(ours.scored, theirs.scored),
-        epsilon=aso_epsilon(ours.scored.values, theirs.scored.values),
+        scores=(ours.scored.values, theirs.scored.values),
         paper=paper,
-        recovered=(recovered(row, comparison.theirs), recovered(row, comparison.ours)),
-        seeds=(ours.scored.values, theirs.scored.values),
     )
 
 

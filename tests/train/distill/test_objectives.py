@@ -199,6 +199,14 @@ def test_combinations_that_mean_nothing_are_errors(name: str) -> None:
         lesson(name)
 
 
+def test_token_and_top1_both_come_from_the_softmax_teacher() -> None:
+    both = lesson("token+top1")
+    assert both.by_token_teacher
+    assert both.pseudo_gold is not None
+    assert is_for("token+top1", TokenSoftmax)
+    assert not is_for("token+top1", LinearChain)
+
+
 def test_objectives_of_one_family_are_for_no_other() -> None:
     assert is_for("posterior", LinearChain)
     assert not is_for("posterior", TokenSoftmax)

@@ -175,6 +175,18 @@ class FamilyContract(DistributionContract[D]):
                 slope = (moved[0] - moved[1]) / (2 * step)
                 assert abs(float(slope - marginals[which][index])) < 1e-6
 
+    def test_a_kept_log_partition_is_the_same_for_all_losses_and_so_is_their_gradient(self) -> None:
+        distribution = self.build(self.lengths)
+        gradients = []
+        for keep in (False, True):
+            theta = [t.clone().requires_grad_() for t in distribution.potentials]
+            student = distribution.with_potentials(theta)
+            student = student.kept() if keep else student
+            loss = student.entropy() - 2 * student.log_prob(distribution.argmax()) + student.log_partition()
+            loss.sum().backward()
+            gradients.append([loss, *(t.grad for t in theta if t.grad is not None)])
+        torch.testing.assert_close(gradients[1], gradients[0])
+
     def test_the_gradient_of_the_entropy_is_its_finite_difference(self) -> None:
         distribution = self.build((2, 1))
         theta = [t.clone().requires_grad_() for t in distribution.potentials]

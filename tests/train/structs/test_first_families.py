@@ -244,6 +244,17 @@ class TestHeadSelection(FamilyContract[HeadSelection]):
         assert first.topk(7).scores[0].isfinite().sum() == 3 * RELATIONS
         assert all(not y.heads[0, 1:].any() for y in first.topk(6).structures)
 
+    def test_what_is_kept_serves_other_tokens_as_well(self) -> None:
+        tokens = torch.tensor([[True, False, True], [True, False, False]])
+        theta = self.build((3, 2)).scores.requires_grad_()
+        selection = HeadSelection(theta, torch.tensor([3, 2])).kept()
+        both = [selection.log_partition(), selection.only(tokens).log_partition()]
+        fresh = HeadSelection(theta, torch.tensor([3, 2]))
+        torch.testing.assert_close(both, [fresh.log_partition(), fresh.only(tokens).log_partition()])
+        assert selection.only(tokens).log_prob(selection.argmax()).shape == (2,)
+        sum(both).sum().backward()  # type: ignore[union-attr]
+        assert theta.grad is not None
+
     def test_scores_and_arcs_together_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="either"):
             HeadSelection(torch.zeros(1, 1, 2, 1), torch.tensor([1]), arcs=torch.zeros(1, 1, 2))

@@ -1,0 +1,235 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from train.study import report
+from train.study.curves import fill_curves
+from train.study.plan import Run, Study, StudyError, load_study, runs_of
+from train.study.rows import Outcome, Results
+from train.study.tables import fill, pooled, verdict
+
+RECIPE = {
+    "corpus": "en_ewt",
+    "encoder": {"name": "some/encoder"},
+    "vectors": {"text": "corpus"},
+    "distillation": {"objectives": ["none", "structural"]},
+    "tasks": {"ner": {"students": {"crf": {}}}},
+}
+CELL = {"run": "raw/unlabelled={amount}", "student": "crf"}
+STUDY: dict[str, Any] = {
+    "seeds": [1, 2, 3],
+    "runs": {"raw": {"recipe": "?", "grid": {"unlabelled": [10, 30]}}},
+    "claims": {"beats": "it beats the student alone", "nothing": "nothing is said of this"},
+    "tables": [
+        {
+            "title": "Table 1: entities",
+            "columns": {
+                "teacher": {"teacher": "teacher"},
+                "none": {"objective": "none"},
+                "ours": {"objective": "structural"},
+                "token": {"objective": "token"},
+            },
+            "rows": [
+                {
+                    "label": "ten",
+                    "cell": {**CELL, "amount": 10},
+                    "paper": {"of": "CoNLL", "values": {"none": 80.0, "ours": 81.5}},
+                },
+                {"label": "thirty", "cell": {**CELL, "amount": 30}},
+                {
+                    "label": "the better one",
+                    "cell": {"run": ["raw/unlabelled=10", "raw/unlabelled=30"], "student": "crf"},
+                    "instead": {"teacher": None},
+                },
+            ],
+            "comparisons": [{"ours": "ours", "theirs": "none", "claim": "beats"}],
+        }
+    ],
+    "figure": [
+        {
+            "title": "entities",
+            "amounts": [10, 30],
+            "cell": CELL,
+            "lines": {"alone": {"objective": "none"}, "distilled": {"objective": "structural"}},
+            "levels": {"teacher": {"run": "raw/unlabelled=10", "teacher": "teacher"}},
+            "ours": "distilled",
+            "theirs": "alone",
+        }
+    ],
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Study, dict[str, Run], Path]:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    path = tmp_path / "study.yaml"
+    content = {**STUDY, "runs": {"raw": {**STUDY["runs"]["raw"], "recipe": str(recipe)}}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    loaded = load_study(path)
+    return loaded, runs_of(loaded, path), path
+
+
+def outcome(run: Run, objective: str, seed: int, hits: int, *, teacher: bool = False) -> Outcome:
+    """A model that finds so many of 100 entities, and two more on dev."""
+    about = {
+        "run": run.name,
+        "corpus": run.corpus,
+        "student": "" if teacher else "crf",
+        "settings": run.teachers_digest() if teacher else run.digest("crf"),
+        "task": "ner",
+        "case": "1a",
+        "system": "teacher" if teacher else "student",
+        "objective": objective,
+        "labelled": 5,
+        "unlabelled": 5,
+        "seed": seed,
+    }
+    counts = np.array([[int(i < hits), 1, 1] for i in range(100)])
+    rows = [
+        {**about, "split": split, "metric": "f1", "value": float(value)}
+        for split, value in (("dev", hits + 2), ("test", hits))
+    ]
+    return Outcome(rows, [({**about, "split": "test", "metric": "counts"}, counts)])
+
+
+@pytest.fixture
+def results(study: tuple[Study, dict[str, Run], Path], tmp_path: Path) -> Results:
+    stored = Results(tmp_path)
+    _, runs, _ = study
+    for amount, gain in ((10, 10), (30, 4)):
+        run = runs[f"raw/unlabelled={amount}"]
+        stored.add(outcome(run, "none", 1, 80, teacher=True))
+        for seed in (1, 2, 3):
+            stored.add(outcome(run, "none", seed, 40 + seed))
+            stored.add(outcome(run, "structural", seed, 40 + seed + gain))
+    return stored
+
+
+def test_a_cell_holds_the_scores_of_its_seeds_and_where_they_come_from(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    (table,) = fill(loaded, runs, results)
+    cell = table.rows[0].cells["ours"]
+    assert cell is not None
+    assert cell.scored.values == (51.0, 52.0, 53.0)
+    assert (cell.run, cell.what) == ("raw/unlabelled=10", "crf structural")
+    assert cell.scored.counts[0].shape == (3, 100, 3)
+    teacher = table.rows[0].cells["teacher"]
+    assert teacher is not None
+    assert (teacher.mean, teacher.spread) == (80.0, None)
+
+
+def test_cells_that_the_study_does_not_train_are_left_out_and_those_without_rows_are_empty(
+    study: tuple[Study, dict[str, Run], Path], tmp_path: Path
+) -> None:
+    loaded, runs, _ = study
+    (tmp_path / "empty").mkdir()
+    (table,) = fill(loaded, runs, Results(tmp_path / "empty"))
+    assert table.rows[0].cells == {"teacher": None, "none": None, "ours": None}
+    assert table.rows[2].cells == {"none": None, "ours": None}
+
+
+def test_of_several_runs_the_one_that_is_best_on_dev_is_shown(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    (table,) = fill(loaded, runs, results)
+    best = table.rows[2].cells["ours"]
+    assert best is not None
+    assert best.run == "raw/unlabelled=10"
+
+
+def test_rows_of_settings_that_the_study_no_longer_has_are_not_shown(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    old = outcome(runs["raw/unlabelled=10"], "structural", 1, 99)
+    results.add(Outcome([{**row, "settings": "000000000000"} for row in old.rows], []))
+    (table,) = fill(loaded, runs, results)
+    cell = table.rows[0].cells["ours"]
+    assert cell is not None
+    assert cell.scored.values == (51.0, 52.0, 53.0)
+
+
+def test_a_difference_stands_beside_the_papers_and_a_claim_is_their_mean(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    tables = fill(loaded, runs, results)
+    ten, thirty, _ = tables[0].differences
+    assert (ten.value, ten.paper) == (10.0, 1.5)
+    assert (thirty.value, thirty.paper) == (4.0, None)
+    claim = pooled("beats", tables)
+    assert claim is not None
+    assert claim.value == pytest.approx((10 + 4 + 10) / 3)
+    assert claim.draws.mean() == pytest.approx(8, abs=0.5)
+    assert pooled("nothing", tables) is None
+
+
+@pytest.mark.parametrize(
+    ("draws", "epsilon", "said"),
+    [
+        ([1.0, 2.0, 3.0], 0.1, "better"),
+        ([1.0, 2.0, 3.0], 0.4, "open"),
+        ([1.0, 2.0, 3.0], None, "better"),
+        ([-1.0, 2.0, 3.0], 0.0, "open"),
+        ([-3.0, -2.0, -1.0], 1.0, "worse"),
+    ],
+)
+def test_better_needs_the_interval_and_the_order_and_worse_the_interval(
+    draws: list[float], epsilon: float | None, said: str
+) -> None:
+    assert verdict(np.array(draws), epsilon) == said
+
+
+def test_a_curve_tells_how_the_gain_changes_with_the_amount(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    (curve,) = fill_curves(loaded, runs, results)
+    assert curve.lines["distilled"][10].mean == 52
+    assert curve.change is not None
+    change, (low, high) = curve.change
+    assert change == pytest.approx(-6, abs=0.5)
+    assert low < change < high < 0
+    assert curve.levels["teacher"].mean == 80
+
+
+def test_a_table_that_names_an_unknown_run_is_an_error_that_lists_the_known_ones(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    _, runs, path = study
+    path.write_text(path.read_text().replace("run: raw/unlabelled={amount}", "run: row/{amount}", 1))
+    with pytest.raises(StudyError, match=r"Table 1: entities: there is no run 'row/10'; there are: raw/"):
+        fill(load_study(path), runs, results)
+
+
+def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
+    study: tuple[Study, dict[str, Run], Path], results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, runs, path = study
+    monkeypatch.setattr(report, "aso_epsilons", lambda pairs: dict.fromkeys(pairs, 0.01))
+    written = report.write_report(path, loaded, runs, results)
+    assert [file.name for file in written] == ["REPORT.md", "figure1.svg"]
+    text = written[0].read_text()
+    assert "| ten | 80.00 | 42.00 ± 1.00 | 52.00 ± 1.00 (26 %) |  |" in text
+    assert "| *the paper: CoNLL* |  | *80.00* | *81.50* |  |" in text
+    assert "| it beats the student alone | **holds** | +8.00 |" in text
+    assert "| nothing is said of this | no rows yet |" in text
+    assert "| Table 1 | ten: ours | `raw/unlabelled=10` | crf structural | 51.00, 52.00, 53.00 |" in text
+    assert "Not finished" not in text
+    assert "<svg" in written[1].read_text()
+    again = [file.read_bytes() for file in written]
+    report.write_report(path, loaded, runs, Results(path.parent))
+    assert [file.read_bytes() for file in written] == again
+
+
+def test_a_damaged_file_of_rows_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text('{"run": "a"}\n')
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 1: not a row of results"):
+        Results(tmp_path)
