@@ -1,13 +1,14 @@
-# make help lists the targets. Settings: PYTHON, VENV, RECIPE, HOST, PORT, WORKERS, ARGS.
+# make help lists the targets. Settings: PYTHON, VENV, RECIPE, STUDY, HOST, PORT, WORKERS, ARGS.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup distill serve loadtest chaos bench peers test lint clean
+.PHONY: help setup distill study serve loadtest chaos bench peers test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/quickstart.yaml
+STUDY ?= studies/paper.yaml
 NAME = $(basename $(notdir $(RECIPE)))
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -26,7 +27,7 @@ export ORT_DISABLE_TELEMETRY := 1
 help: ## this list
 	@echo "Targets (each builds $(VENV) first where it needs it):"
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
-	@echo "Settings: RECIPE=$(RECIPE) PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) WORKERS=$(WORKERS) ARGS='more options of the command'"
+	@echo "Settings: RECIPE=$(RECIPE) STUDY=$(STUDY) PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) WORKERS=$(WORKERS) ARGS='more options of the command'"
 
 # torch goes first and alone, so that no other package chooses its version.
 $(READY): pyproject.toml constraints.txt data-wheels.txt
@@ -46,6 +47,9 @@ distill: $(READY) ## train RECIPE, export to bundles/, print the table
 	$(BIN)/python -m train $(RECIPE) --out runs/$(NAME) $(ARGS)
 	@rm -f $(COMPARED)
 	$(BIN)/python -m export runs/$(NAME) --out bundles
+
+study: $(READY) ## train what is left of STUDY, job by job, and draw studies/REPORT.md
+	$(BIN)/python -m train.study $(STUDY) $(ARGS)
 
 serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
 	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) $(addprefix --workers ,$(WORKERS)) $(ARGS)

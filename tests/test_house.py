@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("bundle", "train", "export", "serve", "loadtest", "peers")
-TARGETS = {"help", "setup", "distill", "serve", "loadtest", "chaos", "bench", "peers", "test", "lint"}
+TARGETS = {
+    "help",
+    "setup",
+    "distill",
+    "study",
+    "serve",
+    "loadtest",
+    "chaos",
+    "bench",
+    "peers",
+    "test",
+    "lint",
+}
 # Written with brackets so that this file does not hold what it looks for.
 OF_ONE_MACHINE = re.compile(
     r"(?<![\w.<~$}/])/(?:[w]ork|[r]oot|[U]sers|[o]pt/(?:pypi|wheels))/\w|[p]ypi\.org|[p]ythonhosted"
@@ -79,7 +91,8 @@ def test_every_make_command_that_the_readme_shows_exists() -> None:
 
 def test_every_direct_dependency_is_pinned() -> None:
     extras: dict[str, list[str]] = project()["project"]["optional-dependencies"]
-    assert set(extras) == {"cpu", "gpu", "train", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
+    optional = {"cpu", "gpu", "train", "study", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
+    assert set(extras) == optional
     direct = {
         canonical(each)
         for group in [project()["project"]["dependencies"], *extras.values()]

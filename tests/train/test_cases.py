@@ -13,7 +13,7 @@ import torch
 from tests.train.tiny import write_corpus, write_encoder, write_recipe, write_text, write_token_classifier
 from train.__main__ import main
 from train.distill.targets import TargetStoreError
-from train.experiment import _prepare
+from train.experiment import prepare
 from train.experiment import run as run_recipe
 from train.recipe import RecipeError, Teacher, load_recipe
 from train.resources import load_material
@@ -176,7 +176,7 @@ def test_crossfit_scores_each_fold_by_a_teacher_that_never_saw_it(folder: Path, 
 
 def test_crossfit_targets_are_those_of_the_fold_left_out(folder: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(folder, tasks=entities(of("crf"), "crf"), targets={"crossfit": 3}))
-    experiment = _prepare(recipe, tmp_path, folder / "cache")
+    experiment = prepare(recipe, tmp_path, folder / "cache")
     teacher = Teacher(**of("crf"))
     task = task_of(experiment, "ner", [teacher])
     committee = get_teachers(experiment, task, [teacher], tmp_path / "ner", monolingual=False).committee

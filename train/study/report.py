@@ -33,7 +33,7 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
         draw(curves, written[-1])
         parts.append(_figure(curves, written[-1].name))
     parts += [_table(table, epsilons) for table in tables]
-    parts.append(_sources(tables))
+    parts.append(where_cells_come_from(tables))
     write_whole(written[0], "\n\n".join(parts) + "\n")
     return written
 
@@ -163,7 +163,7 @@ def _points(found: Difference, epsilons: Epsilons) -> str:
     return f"{found.value:+.2f} | {low:+.2f} to {high:+.2f} | {told}"
 
 
-def _sources(tables: Sequence[FilledTable]) -> str:
+def where_cells_come_from(tables: Sequence[FilledTable]) -> str:
     """Where each cell comes from: the keys of its rows, and the score of each seed."""
     lines = [
         "## Where each cell comes from",
