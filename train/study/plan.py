@@ -71,7 +71,7 @@ class Table(_Section):
 
     ``run``, in which braces stand for the other values (or a list of runs: the best on dev); ``student`` and
     ``objective``, or ``teacher`` (``teacher``, or ``token`` for the softmax teacher); ``metric``, unless it
-    is the task's main one.
+    is the task's main one; ``split``, unless it is the test split.
     """
 
     title: str
@@ -79,6 +79,7 @@ class Table(_Section):
     columns: dict[str, dict[str, Any]]
     rows: list[Row]
     comparisons: list[Comparison] = []
+    digits: Annotated[int, Field(ge=0, le=6)] = 2
 
 
 class Curve(_Section):

@@ -123,7 +123,9 @@ def _table(filled: FilledTable, epsilons: Epsilons) -> str:
         lines += [filled.table.note.strip(), ""]
     lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for row in filled.rows:
-        shown = [_score(row.cells.get(column), recovered(row, column)) for column in columns]
+        shown = [
+            _score(row.cells.get(column), recovered(row, column), filled.table.digits) for column in columns
+        ]
         lines.append(f"| {row.row.label} | " + " | ".join(shown) + " |")
         if row.row.paper:
             said = row.row.paper.values
@@ -139,12 +141,12 @@ def _table(filled: FilledTable, epsilons: Epsilons) -> str:
     return "\n".join(lines)
 
 
-def _score(cell: Cell | None, share: float | None) -> str:
+def _score(cell: Cell | None, share: float | None, digits: int) -> str:
     if cell is None:
         return ""
-    spread = "" if cell.spread is None else f" ± {cell.spread:.2f}"
+    spread = "" if cell.spread is None else f" ± {cell.spread:.{digits}f}"
     gap = "" if share is None else f" ({100 * share:.0f} %)"
-    return f"{cell.mean:.2f}{spread}{gap}"
+    return f"{cell.mean:.{digits}f}{spread}{gap}"
 
 
 def _difference(found: Difference, epsilons: Epsilons) -> str:

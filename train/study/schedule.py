@@ -6,7 +6,7 @@ import statistics
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -90,6 +90,11 @@ def run_jobs(
         RuntimeError: a worker was killed, by a lack of memory for example.
     """
     queue = Queue(runs, students)
+    measured = {
+        row["run"]
+        for row in results.rows
+        if row["run"] in runs and not row["student"] and row["settings"] == runs[row["run"]].teachers_digest()
+    }
     total, failed = len(queue), []
     futures: dict[Future[Outcome], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +103,7 @@ def run_jobs(
     try:
         while queue:
             while len(futures) < processes and (job := queue.next()) is not None:
-                futures[_submit(pool, runs, out, job)] = job
+                futures[_submit(pool, runs, out, job, measured)] = job
             finished, _ = wait(futures, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = futures.pop(future)
@@ -143,9 +148,11 @@ def seconds_left(rows: Sequence[Row], queue: Queue, processes: int) -> float:
     return sum(map(expected, [*queue.teaching, *queue.students, *queue.running])) / processes
 
 
-def _submit(pool: ProcessPoolExecutor, runs: Mapping[str, Run], out: Path, job: Job) -> Future[Outcome]:
+def _submit(
+    pool: ProcessPoolExecutor, runs: Mapping[str, Run], out: Path, job: Job, measured: Set[str]
+) -> Future[Outcome]:
     if isinstance(job, str):
-        return pool.submit(teach_run, runs[job], out)
+        return pool.submit(teach_run, runs[job], out, job in measured)
     return pool.submit(train_one, runs[job.run], out, job)
 
 
@@ -182,6 +189,8 @@ def _name(job: Job) -> str:
 
 def _said(outcome: Outcome) -> str:
     """The main scores of a job's model, and its seconds."""
+    if not outcome.rows:
+        return "there already"
     parts = []
     for split in ("dev", "test"):
         found = [r for r in outcome.rows if r["split"] == split and r["metric"] in MAIN_METRIC.values()]

@@ -181,23 +181,22 @@ class Cells:
         return [self._runs[name] for name in names]
 
     def _find(self, run: Run, query: Mapping[str, Any]) -> Cell | None:
-        teacher = query.get("teacher")
-        student, who = (
-            ("", teacher) if teacher else (query["student"], str(query["objective"]).format(**query))
-        )
+        teacher, part = query.get("teacher"), query.get("split", "test")
+        who = teacher or str(query["objective"]).format(**query)
+        student = "" if teacher else query["student"]
         rows = self._rows.get((run.name, student, who, query.get("metric", MAIN_METRIC[run.task])), [])
-        tested = {(row["seed"], row["split"]): row for row in rows if row["split"].startswith("test")}
+        tested = {(row["seed"], row["split"]): row for row in rows if row["split"].partition("/")[0] == part}
         if not tested:
             return None
         seeds = sorted({seed for seed, _ in tested})
-        corpora = sorted({split for _, split in tested if "/" in split}) or ["test"]
+        corpora = sorted({split for _, split in tested if "/" in split}) or [part]
         values = tuple(mean(tested[seed, corpus]["value"] for corpus in corpora) for seed in seeds)
         counts = [[self._results.counts(tested[seed, corpus]) for seed in seeds] for corpus in corpora]
         whole = [[c for c in row if c is not None] for row in counts]
         complete = sum(map(len, whole)) == len(corpora) * len(seeds)
         stacked = tuple(np.stack(row) for row in whole) if complete else ()
         dev = tuple(row["value"] for row in rows if row["split"] == "dev")
-        return Cell(Scored(values, stacked, run.task), dev, run.name, who if teacher else f"{student} {who}")
+        return Cell(Scored(values, stacked, run.task), dev, run.name, f"{student} {who}".strip())
 
 
 def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:

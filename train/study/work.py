@@ -27,11 +27,12 @@ _taught: dict[str, TaughtTask] = {}
 """What this worker has read, by run: the next student of a run starts at once."""
 
 
-def teach_run(run: Run, out: Path) -> Outcome:
+def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
     """Train the teachers of a run, unless another run has had them trained, and have them speak.
 
     Args:
         out: the folder of the study's runs.
+        is_measured: whether the teachers' rows are stored; then there is no outcome.
     """
     start = time.perf_counter()
     folder, shared = out / run.name, out / "shared" / run.shared_key()
@@ -41,6 +42,8 @@ def teach_run(run: Run, out: Path) -> Outcome:
     _copy_scores(shared / run.task, folder / run.task)
     taught = _teach(run, out)
     _copy_scores(folder / run.task, shared / run.task)
+    if is_measured:
+        return Outcome([], [])
     rows: list[Row] = []
     counts: list[tuple[Row, np.ndarray]] = []
     for name, teaching in zip(SCORES, (taught.teaching, taught.token_teaching), strict=True):
@@ -54,6 +57,10 @@ def teach_run(run: Run, out: Path) -> Outcome:
         scores = taught.task.scores_of(modes)
         rows.append({**about, "metric": "f1_marginals", "value": round(scores["f1"], 3)})
         counts.append(({**about, "metric": "f1_marginals"}, modes))
+    rows += [
+        {**about, "split": part, "metric": "entropy", "value": round(value, 5)}
+        for part, value in _entropies(taught).items()
+    ]
     rows.append({**about, "metric": "seconds", "value": round(time.perf_counter() - start, 1)})
     return Outcome(rows, counts)
 
@@ -113,6 +120,24 @@ def _marginal_modes(taught: TaughtTask) -> np.ndarray:
                 said = [task.labels[label] for label in row[: len(sentences[i].words)]]
                 tags[i], _ = repair_to_bioes(said, "bioes")
     return task.counts([sentences[i] for i in numbers], [tags[i] for i in numbers])
+
+
+def _entropies(taught: TaughtTask) -> dict[str, float]:
+    """The entropy of what the teachers say, in nats a token, of labelled and of unlabelled sentences.
+
+    Empty where the stored targets have no entropy, a mixture's for example.
+    """
+    material = taught.experiment.material
+    labelled = set(material.parts["labelled"])
+    totals: dict[str, list[float]] = {}
+    for (where, _, content), store in taught.stores.items():
+        if where == "targets" and content == "marginals" and "entropy" in store[0]:
+            for place, number in enumerate(material.parts["taught"]):
+                total = totals.setdefault("labelled" if number in labelled else "unlabelled", [0.0, 0.0])
+                total[0] += float(store[place]["entropy"][0])
+                total[1] += len(material.sentences[number].words)
+            break
+    return {part: entropy / tokens for part, (entropy, tokens) in totals.items()}
 
 
 def _link(link: Path, target: Path) -> None:
