@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
-from train.study.rows import Results
+from train.study.rows import Results, is_current
+from train.study.tables import check_cells
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--report", action="store_true", help="only draw the report from the stored rows")
     what.add_argument("--list", action="store_true", help="only tell what is done and what is left")
+    what.add_argument(
+        "--forget", action="store_true", help="only drop rows of settings that the study no longer has"
+    )
     parser.add_argument("--only", action="append", metavar="PATTERN", help="runs to train; repeatable")
     parser.add_argument("--out", type=Path, help="the folder of the runs (default: runs/studies/NAME)")
     parser.add_argument(
@@ -46,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         study = load_study(options.study)
         runs = runs_of(study, options.study)
+        check_cells(study, runs, options.study)
         results = Results(options.study.parent)
     except (StudyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     jobs = [job for job in student_jobs(runs) if job.run in chosen]
     left = missing(jobs, runs, results)
+    if options.forget:
+        print(f"{results.forget(runs)} rows dropped")
+        return 0
     if options.list:
         _list(chosen, runs, jobs, left)
         return 0
@@ -63,7 +71,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.report and left:
         from train.study.schedule import run_jobs
 
-        print(f"{len(left)} of {len(jobs)} students are left to train", flush=True)
         try:
             failed = run_jobs(
                 results, runs, left, out, processes=options.jobs, say=lambda line: print(line, flush=True)
@@ -87,15 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
 def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) -> list[StudentJob]:
     """The jobs that have no row under their run's settings."""
     done = {
-        (row["run"], row["student"], row["settings"], row["objective"], row["seed"])
+        (row["run"], row["student"], row["objective"], row["seed"])
         for row in results.rows
-        if row["system"] == "student"
+        if row["student"] and is_current(row, runs)
     }
-    return [
-        job
-        for job in jobs
-        if (job.run, job.student, runs[job.run].digest(job.student), job.objective, job.seed) not in done
-    ]
+    return [job for job in jobs if (job.run, job.student, job.objective, job.seed) not in done]
 
 
 def _is_chosen(name: str, patterns: Sequence[str] | None) -> bool:

@@ -8,13 +8,14 @@ kind, empty for teachers), ``settings`` (a digest of all settings that the numbe
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from train.resources import write_whole
+from train.study.plan import Run
 
 Row = dict[str, Any]
 IDENTITY = ("run", "student", "settings", "system", "case", "objective", "seed", "split", "metric")
@@ -61,9 +62,9 @@ class Results:
             self._counts[_identity(stored)] = stored
         self._write()
 
-    def keep(self, wanted: Iterable[Row]) -> int:
-        """Forget all rows but these, and their counts; how many rows were forgotten."""
-        kept = {_identity(row) for row in wanted}
+    def forget(self, runs: Mapping[str, Run]) -> int:
+        """Drop the rows that are not current, and their counts; how many rows were dropped."""
+        kept = {identity for identity, row in self._rows.items() if is_current(row, runs)}
         models = {identity[:-2] for identity in kept}
         before = len(self._rows)
         self._rows = {identity: row for identity, row in self._rows.items() if identity in kept}
@@ -75,6 +76,17 @@ class Results:
         for file, rows in ((self._rows_file, self._rows), (self._counts_file, self._counts)):
             ordered = sorted(rows.items(), key=lambda item: tuple(map(str, item[0])))
             write_whole(file, "".join(json.dumps(row) + "\n" for _, row in ordered))
+
+
+def is_current(row: Row, runs: Mapping[str, Run]) -> bool:
+    """Whether a row is of a run and of settings that the study still has."""
+    run = runs.get(row["run"])
+    if run is None:
+        return False
+    if not row["student"]:
+        return bool(row["settings"] == run.teachers_digest())
+    students = run.task_settings.students
+    return row["student"] in students and bool(row["settings"] == run.digest(row["student"]))
 
 
 def _identity(row: Row) -> tuple[Any, ...]:

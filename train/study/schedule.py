@@ -13,7 +13,7 @@ from pathlib import Path
 
 from train.experiment import end_with
 from train.study.plan import Run, StudentJob
-from train.study.rows import Outcome, Results, Row
+from train.study.rows import Outcome, Results, Row, is_current
 from train.study.work import teach_run, train_one
 
 TEACHING_SECONDS, STUDENT_SECONDS = 120.0, 60.0
@@ -90,12 +90,10 @@ def run_jobs(
         RuntimeError: a worker was killed, by a lack of memory for example.
     """
     queue = Queue(runs, students)
-    measured = {
-        row["run"]
-        for row in results.rows
-        if row["run"] in runs and not row["student"] and row["settings"] == runs[row["run"]].teachers_digest()
-    }
+    measured = {row["run"] for row in results.rows if not row["student"] and is_current(row, runs)}
     total, failed = len(queue), []
+    left = _duration(seconds_left(results.rows, queue, processes))
+    say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")
     futures: dict[Future[Outcome], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
@@ -119,8 +117,8 @@ def run_jobs(
                     continue
                 queue.finish(job)
                 results.add(_signed(outcome, runs, job))
-                left = seconds_left(results.rows, queue, processes)
-                say(f"[{total - len(queue)}/{total}] {_name(job)}: {_said(outcome)}; {_duration(left)} left")
+                left = _duration(seconds_left(results.rows, queue, processes))
+                say(f"[{total - len(queue)}/{total}] {_name(job)}: {_said(outcome)}; {left} left")
     finally:
         # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
         for process in list((pool._processes or {}).values()):

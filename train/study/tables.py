@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,7 +13,7 @@ from train.families import FAMILY
 from train.report import gap_recovered
 from train.study.plan import Comparison, Run, Study, StudyError, Table
 from train.study.plan import Row as TableRow
-from train.study.rows import Results, Row
+from train.study.rows import Results, Row, is_current
 from train.study.significance import DOMINATES, Floats, Pair, Scored, differences, interval, mean_draws
 
 MAIN_METRIC = {"ner": "f1", "parse": "las"}
@@ -108,6 +109,34 @@ def fill(study: Study, runs: Mapping[str, Run], results: Results) -> list[Filled
     return filled
 
 
+def check_cells(study: Study, runs: Mapping[str, Run], where: Path) -> None:
+    """Refuse a study with a cell that names nothing, before anything is trained for it.
+
+    Raises:
+        StudyError: says in which table, and what there is.
+    """
+    cells = Cells(runs, None)
+    for table in study.tables:
+        for row in table.rows:
+            for column, own in table.columns.items():
+                changed = row.instead.get(column, own)
+                if changed is not None:
+                    cells.is_planned(f"{where}: tables: {table.title}", {**row.cell, **changed})
+        for comparison in table.comparisons:
+            for name in (comparison.ours, comparison.theirs):
+                if name not in table.columns:
+                    raise StudyError(f"{where}: tables: {table.title}: comparisons: no column {name!r}")
+            if comparison.claim not in study.claims:
+                raise StudyError(f"{where}: claims: {comparison.claim!r} is compared and not among them")
+    for curve in study.figure:
+        for own in (*curve.lines.values(), *curve.levels.values()):
+            query = {**curve.cell, **own, "amount": curve.amounts[0]}
+            cells.is_planned(f"{where}: figure: {curve.title}", query)
+        for name in (curve.ours, curve.theirs):
+            if name not in curve.lines:
+                raise StudyError(f"{where}: figure: {curve.title}: no line {name!r}")
+
+
 def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
     """The mean of all differences that a claim is about; None where there is none yet.
 
@@ -132,16 +161,13 @@ class Cells:
     Only rows of the settings that the study has now are looked at.
     """
 
-    def __init__(self, runs: Mapping[str, Run], results: Results) -> None:
+    def __init__(self, runs: Mapping[str, Run], results: Results | None) -> None:
         self._runs, self._results = runs, results
         self._rows: dict[tuple[str, ...], list[Row]] = {}
-        for row in results.rows:
-            run = runs.get(row["run"])
-            teaches = row["system"] == "teacher"
-            if run is None or row["settings"] != (
-                run.teachers_digest() if teaches else run.digest(row["student"])
-            ):
+        for row in results.rows if results else ():
+            if not is_current(row, runs):
                 continue
+            teaches = row["system"] == "teacher"
             who = ("token" if row["case"] == "token" else "teacher") if teaches else row["objective"]
             self._rows.setdefault((row["run"], row["student"], who, row["metric"]), []).append(row)
 
@@ -173,8 +199,13 @@ class Cells:
         return found[0]
 
     def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
-        names = query["run"] if isinstance(query["run"], list) else [query["run"]]
-        names = [str(name).format(**query) for name in names]
+        try:
+            names = query["run"] if isinstance(query["run"], list) else [query["run"]]
+            names = [str(name).format(**query) for name in names]
+            if not query.get("teacher"):
+                query["student"], str(query["objective"]).format(**query)
+        except KeyError as error:
+            raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
         for name in names:
             if name not in self._runs:
                 raise StudyError(f"{where}: there is no run {name!r}; there are: {', '.join(self._runs)}")
@@ -191,6 +222,7 @@ class Cells:
         seeds = sorted({seed for seed, _ in tested})
         corpora = sorted({split for _, split in tested if "/" in split}) or [part]
         values = tuple(mean(tested[seed, corpus]["value"] for corpus in corpora) for seed in seeds)
+        assert self._results is not None
         counts = [[self._results.counts(tested[seed, corpus]) for seed in seeds] for corpus in corpora]
         whole = [[c for c in row if c is not None] for row in counts]
         complete = sum(map(len, whole)) == len(corpora) * len(seeds)

@@ -122,7 +122,7 @@ def test_runs_with_the_same_teacher_have_one_teacher_between_them(finished: Path
 
 def test_progress_is_told_with_scores_and_the_time_that_is_left(finished: Path) -> None:
     lines = (finished.parent / "printed.txt").read_text().splitlines()
-    assert lines[0] == "8 of 8 students are left to train"
+    assert lines[0].startswith("8 students and the teachers of 3 runs are left, about ")
     jobs = [line for line in lines if line.startswith("[")]
     assert len(jobs) == 3 + 8
     assert jobs[0].startswith("[1/11] labelled teachers: dev F1 ")
@@ -138,7 +138,7 @@ def test_what_is_stored_is_not_trained_again_on_another_machine(finished: Path, 
     before = (copy.parent / "results.jsonl").read_bytes()
     done = train(copy, folder)
     assert done.returncode == 0, done.stderr
-    assert "left to train" not in done.stdout
+    assert "are left" not in done.stdout
     assert not (copy.parent / "runs").exists()
     assert (copy.parent / "results.jsonl").read_bytes() == before
     report = (copy.parent / "REPORT.md").read_text()

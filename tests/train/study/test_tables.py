@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from train.study import report
+from train.study.__main__ import main
 from train.study.curves import fill_curves
-from train.study.plan import Run, Study, StudyError, load_study, runs_of
+from train.study.plan import Run, Study, load_study, runs_of
 from train.study.rows import Outcome, Results
 from train.study.tables import fill, pooled, verdict
 
@@ -200,13 +201,45 @@ def test_a_curve_tells_how_the_gain_changes_with_the_amount(
     assert curve.levels["teacher"].mean == 80
 
 
-def test_a_table_that_names_an_unknown_run_is_an_error_that_lists_the_known_ones(
+def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
     study: tuple[Study, dict[str, Run], Path], results: Results
 ) -> None:
     _, runs, path = study
-    path.write_text(path.read_text().replace("run: raw/unlabelled={amount}", "run: row/{amount}", 1))
-    with pytest.raises(StudyError, match=r"Table 1: entities: there is no run 'row/10'; there are: raw/"):
-        fill(load_study(path), runs, results)
+    before = len(results.rows)
+    old = outcome(runs["raw/unlabelled=10"], "structural", 1, 99)
+    foreign = [{**row, "settings": "000000000000"} for row, _ in old.counts]
+    rows = [{**row, "settings": "000000000000"} for row in old.rows]
+    results.add(Outcome(rows, [(foreign[0], old.counts[0][1])]))
+    assert results.forget(runs) == 2
+    again = Results(path.parent)
+    assert len(again.rows) == before
+    assert "000000000000" not in (path.parent / "counts.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("run: raw/unlabelled={amount}", "run: row/{amount}", "there is no run 'row/10'; there are: raw/"),
+        ("amount: 10", "amounts: 10", "Table 1: entities: a cell has no 'amount'; it has run, student"),
+        ("objective: structural", "objektive: structural", "a cell has no 'objective'"),
+        ("theirs: none", "theirs: nobody", "comparisons: no column 'nobody'"),
+        ("claim: beats", "claim: beets", "claims: 'beets' is compared and not among them"),
+        ("theirs: alone", "theirs: lonely", "figure: entities: no line 'lonely'"),
+    ],
+)
+def test_a_cell_that_names_nothing_is_refused_before_anything_is_trained(
+    study: tuple[Study, dict[str, Run], Path],
+    old: str,
+    new: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, _, path = study
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert main([str(path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
