@@ -96,6 +96,8 @@ class Curve(_Section):
     ours: str
     theirs: str
     """The lines whose difference is looked at as the amount grows."""
+    paper: str = ""
+    """What the paper has of that difference, in words."""
 
 
 class Study(_Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 from train.resources import write_whole
 from train.study.curves import FilledCurve, draw, fill_curves
 from train.study.plan import Run, Study
-from train.study.rows import Results
+from train.study.rows import Results, is_current
 from train.study.significance import Pair, aso_epsilons, interval
 from train.study.tables import Cell, Difference, FilledTable, fill, pooled, recovered, verdict
 
@@ -27,7 +27,7 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
     differences = [d for table in tables for d in table.differences] + [d for d in claims.values() if d]
     epsilons = aso_epsilons([d.scores for d in differences])
     written = [file.with_name("REPORT.md")]
-    parts = [_head(file, study, tables), _claims(study, tables, claims, epsilons)]
+    parts = [_head(file, study, runs, results, tables), _claims(study, tables, claims, epsilons)]
     if any(curve.lines[curve.curve.ours] for curve in curves):
         written.append(file.with_name("figure1.svg"))
         draw(curves, written[-1])
@@ -38,16 +38,24 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
     return written
 
 
-def _head(file: Path, study: Study, tables: Sequence[FilledTable]) -> str:
+def _head(
+    file: Path, study: Study, runs: Mapping[str, Run], results: Results, tables: Sequence[FilledTable]
+) -> str:
     cells = [cell for table in tables for row in table.rows for cell in row.cells.values()]
     empty = sum(cell is None for cell in cells)
     students = [cell for cell in cells if cell is not None and " " in cell.what]
     fewer = sum(len(cell.scored.values) < len(study.seeds) for cell in students)
+    seconds = dict.fromkeys(("teacher", "student"), 0.0)
+    for row in results.rows:
+        if row["metric"] == "seconds" and is_current(row, runs):
+            seconds[row["system"]] += row["value"]
     lines = [
         "# Do the paper's findings hold here?",
         f"Drawn by `python -m train.study {file} --report` from [results.jsonl](results.jsonl) and "
         "[counts.jsonl](counts.jsonl); nothing in it is typed but what the study's file says.",
         study.about.strip(),
+        f"Training took {seconds['student'] / 3600:.1f} hours of one core for the students and "
+        f"{seconds['teacher'] / 3600:.1f} for the teachers and their targets.",
     ]
     if empty or fewer:
         lines.append(
@@ -92,27 +100,30 @@ def _claims(
 
 
 def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
+    """The picture, and how the difference of two of its lines changes with the amount."""
     lines = [
         "## Figure 1: the amount of unlabelled sentences",
         "",
         f"![Score against the amount of unlabelled sentences]({picture})",
         "",
-        "| panel | gain | " + " | ".join(["smallest amount", "…", "largest amount"]) + " | change |",
-        "|---|---|---|---|---|---|",
+        "Means over the seeds, bars are standard deviations. *Change* is the gain at the largest amount less "
+        "that at the smallest, with its 95 % interval.",
+        "",
+        "| panel | gain at each amount | change | | the paper's gain |",
+        "|---|---|---|---|---|",
     ]
     for filled in curves:
-        gains = {amount: filled.gain(amount) for amount in filled.curve.amounts}
-        said = [
-            f"{amount:,}: {float(draws.mean()):+.2f}" for amount, draws in gains.items() if draws is not None
-        ]
-        said += [""] * (3 - len(said))
-        middle = "; ".join(said[1:-1])
-        change = filled.change
-        told = "" if change is None else f"{change[0]:+.2f} ({change[1][0]:+.2f} to {change[1][1]:+.2f})"
-        lines.append(
-            f"| {filled.curve.title} | {filled.curve.ours} less {filled.curve.theirs} | {said[0]} | "
-            f"{middle} | {said[-1]} | {told} |"
-        )
+        curve = filled.curve
+        gains = [(amount, filled.gain(amount)) for amount in curve.amounts]
+        told = ", ".join(f"{amount:,}: {draws.mean():+.2f}" for amount, draws in gains if draws is not None)
+        cells = f"{curve.ours} − {curve.theirs}: {told}"
+        if filled.change is None:
+            lines.append(f"| {curve.title} | {cells} | | | {curve.paper} |")
+            continue
+        change, (low, high) = filled.change
+        said = "shrinks" if high < 0 else "grows" if low > 0 else "open"
+        moved = f"{change:+.2f} ({low:+.2f} to {high:+.2f})"
+        lines.append(f"| {curve.title} | {cells} | {moved} | {said} | {curve.paper} |")
     return "\n".join(lines)
 
 
