@@ -15,12 +15,16 @@ import torch
 from train.project import project
 from train.recipe import load_recipe
 from train.structs import HeadSelection, LabelledHeads, SpanSet
+from train.study.plan import load_study, runs_of
+from train.study.tables import check_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "structural-kd.md").read_text(encoding="utf-8")
 PAGES = PAGE + (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", PAGES)))
-NAMED_FILES = sorted(set(re.findall(r"`((?:tests|train|bundle|export|recipes|reports)/[\w/.]+)`", PAGES)))
+NAMED_FILES = sorted(
+    set(re.findall(r"`((?:tests|train|bundle|export|recipes|reports|studies)/[\w/.]+)`", PAGES))
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -69,10 +73,17 @@ def test_every_row_of_a_table_has_the_columns_of_its_head() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("yaml"))))
-def test_the_recipes_on_the_page_are_valid(number: int, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(blocks("yaml")[number], encoding="utf-8")
-    load_recipe(recipe)
+def test_the_recipes_and_studies_on_the_page_are_valid(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "example.yaml"
+    file.write_text(blocks("yaml")[number], encoding="utf-8")
+    if "\nruns:" in file.read_text(encoding="utf-8"):
+        study = load_study(file)
+        check_cells(study, runs_of(study, file), file)
+    else:
+        load_recipe(file)
 
 
 @pytest.mark.parametrize(
