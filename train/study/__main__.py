@@ -5,19 +5,22 @@ python -m train.study studies/paper.yaml --report    draw the report from the st
 python -m train.study studies/paper.yaml --list      what is done and what is left; train nothing
 python -m train.study studies/paper.yaml --only 'entities*'    some of the runs
 
-Results are rows in results.jsonl beside the study's file. A student whose row is there is not trained
-again, whatever else is on this machine. Runs, teachers and logs are under runs/studies/NAME; a study that was
-stopped, at whatever moment, goes on with the same command. Teachers are trained once and shared between runs.
+Results are rows in results.jsonl beside the study file, so that each study has a folder. A student whose row
+is there is not trained again, whatever else is on this machine. Runs, teachers and logs are under
+runs/studies/NAME; a study that was stopped, at whatever moment, goes on with the same command. Teachers are
+trained once and shared between runs.
 """
 
 import argparse
+import fcntl
 import fnmatch
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
+from train.study.plan import Run, StudentJob, load_study, runs_of, student_jobs
 from train.study.rows import Results, is_current
 from train.study.tables import check_cells
 
@@ -32,9 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--report", action="store_true", help="only draw the report from the stored rows")
     what.add_argument("--list", action="store_true", help="only tell what is done and what is left")
-    what.add_argument(
-        "--forget", action="store_true", help="only drop rows of settings that the study no longer has"
-    )
+    what.add_argument("--forget", action="store_true", help="only drop the rows that the study no longer has")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="runs to train; repeatable")
     parser.add_argument("--out", type=Path, help="the folder of the runs (default: runs/studies/NAME)")
     parser.add_argument(
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs = runs_of(study, options.study)
         check_cells(study, runs, options.study)
         results = Results(options.study.parent)
-    except (StudyError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     chosen = [name for name in runs if _is_chosen(name, options.only)]
@@ -72,9 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         from train.study.schedule import run_jobs
 
         try:
-            failed = run_jobs(
-                results, runs, left, out, processes=options.jobs, say=lambda line: print(line, flush=True)
-            )
+            with _alone(options.study.parent):
+                failed = run_jobs(
+                    results, runs, left, out, processes=options.jobs, say=lambda line: print(line, flush=True)
+                )
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             return 130
@@ -89,6 +91,17 @@ def main(arguments: list[str] | None = None) -> int:
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process from writing the same rows: each would lose what the other one trained."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"{folder}: another process is training a study of this folder") from None
+        yield
 
 
 def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) -> list[StudentJob]:

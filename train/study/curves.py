@@ -6,8 +6,9 @@ from pathlib import Path
 
 from train.study.plan import Curve, Run, Study
 from train.study.rows import Results
-from train.study.significance import Floats, differences, interval
+from train.study.significance import Floats, differences, interval, shared_seeds
 from train.study.tables import Cell, Cells
+from train.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class FilledCurve:
         """Bootstrap draws of ours less theirs at an amount."""
         ours = self.lines[self.curve.ours].get(amount)
         theirs = self.lines[self.curve.theirs].get(amount)
-        return None if ours is None or theirs is None else differences(ours.scored, theirs.scored)
+        if ours is None or theirs is None:
+            return None
+        seeds = shared_seeds([ours.scored, theirs.scored])
+        return differences(ours.scored.of(seeds), theirs.scored.of(seeds)) if seeds else None
 
     @property
     def change(self) -> tuple[float, tuple[float, float]] | None:
@@ -39,15 +43,15 @@ def fill_curves(study: Study, runs: Mapping[str, Run], results: Results) -> list
     cells = Cells(runs, results)
     filled = []
     for curve in study.figure:
-        where = f"figure: {curve.title}"
-        lines = {}
-        for name, own in curve.lines.items():
-            found = {
-                amount: cells.find(where, {**curve.cell, **own, "amount": amount}) for amount in curve.amounts
-            }
-            lines[name] = {amount: cell for amount, cell in found.items() if cell is not None}
-        levels = {name: cells.find(where, {**curve.cell, **own}) for name, own in curve.levels.items()}
-        filled.append(FilledCurve(curve, lines, {n: cell for n, cell in levels.items() if cell is not None}))
+        lines: dict[str, dict[int, Cell]] = {name: {} for name in curve.lines}
+        levels: dict[str, Cell] = {}
+        for name, amount, query in curve.queries():
+            cell = cells.find(f"figure: {curve.title}", query)
+            if cell is not None and amount is not None:
+                lines[name][amount] = cell
+            elif cell is not None:
+                levels[name] = cell
+        filled.append(FilledCurve(curve, lines, levels))
     return filled
 
 
@@ -65,7 +69,7 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
     picture, axes = pyplot.subplots(down, across, figsize=(3.6 * across, 3.0 * down), squeeze=False)
     for axis in axes.flat[len(curves) :]:
         axis.remove()
-    styles = dict(zip(_names(curves), (("o", "C0"), ("s", "C1"), ("^", "C2"), ("D", "C3")), strict=False))
+    styles = {name: ("os^Dv*"[i % 6], f"C{i % 10}") for i, name in enumerate(_names(curves))}
     for axis, filled in zip(axes.flat, curves, strict=False):
         axis.set_title(filled.curve.title, fontsize=9)
         for name, cells in filled.lines.items():
@@ -80,7 +84,7 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
             style = ":" if name != "teacher" else "--"
             axis.axhline(cell.mean, linestyle=style, color="0.4", linewidth=1, label=name)
         axis.set_xlabel("unlabelled sentences (thousand)")
-        axis.set_ylabel("F1" if _task(filled) == "ner" else "LAS")
+        axis.set_ylabel(_metric(filled))
         axis.grid(color="0.92")
     seen: dict[str, Artist] = {}
     for axis in axes.flat[: len(curves)]:
@@ -98,6 +102,6 @@ def _names(curves: Sequence[FilledCurve]) -> list[str]:
     return list(dict.fromkeys(name for filled in curves for name in filled.lines))
 
 
-def _task(filled: FilledCurve) -> str:
-    cells = [cell for line in filled.lines.values() for cell in line.values()]
-    return cells[0].scored.task if cells else "ner"
+def _metric(filled: FilledCurve) -> str:
+    tasks = {cell.scored.task for line in filled.lines.values() for cell in line.values()}
+    return ", ".join(sorted(TASKS[task].metric.upper() for task in tasks))

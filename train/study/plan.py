@@ -7,6 +7,7 @@ Every point of a grid is a run, which ``python -m train`` could train as well; e
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ class Comparison(_Section):
     theirs: str
     claim: str
     """The key of the claim that it bears on; see ``Study.claims``."""
+    rows: list[str] | None = None
+    """The labels of the rows that it is made in; all of them unless set."""
 
 
 class Paper(_Section):
@@ -55,7 +58,7 @@ class Paper(_Section):
     """Its numbers by column."""
 
 
-class Row(_Section):
+class TableRow(_Section):
     """A row of a table."""
 
     label: str
@@ -77,9 +80,17 @@ class Table(_Section):
     title: str
     note: str = ""
     columns: dict[str, dict[str, Any]]
-    rows: list[Row]
+    rows: list[TableRow]
     comparisons: list[Comparison] = []
     digits: Annotated[int, Field(ge=0, le=6)] = 2
+
+    def queries(self) -> Iterator[tuple[TableRow, str, dict[str, Any]]]:
+        """What each cell is found by, with its row and its column."""
+        for row in self.rows:
+            for column, own in self.columns.items():
+                changed = row.instead.get(column, own)
+                if changed is not None:
+                    yield row, column, {**row.cell, **changed}
 
 
 class Curve(_Section):
@@ -99,11 +110,22 @@ class Curve(_Section):
     paper: str = ""
     """What the paper has of that difference, in words."""
 
+    def queries(self) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
+        """What each point of a line is found by, with the line's name and the amount; of a level, None."""
+        for name, own in self.lines.items():
+            for amount in self.amounts:
+                yield name, amount, {**self.cell, **own, "amount": amount}
+        for name, own in self.levels.items():
+            yield name, None, {**self.cell, **own}
+
 
 class Study(_Section):
     """A study's file."""
 
+    title: str = ""
     about: str = ""
+    report: str = ""
+    """The report's file, beside the study's; NAME.md unless set. The figure has the same name."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     runs: dict[str, Entry]
     claims: dict[str, str] = {}
@@ -155,8 +177,23 @@ class Run:
         return _digest(said)
 
     def teachers_digest(self) -> str:
-        """Of all settings that the teachers of this run depend on."""
-        return _digest([self.shared_key(), self.recipe.targets.model_dump(mode="json")])
+        """Of all settings that the rows of this run's teachers depend on."""
+        beside = self.task_settings.token_teacher
+        return _digest(
+            [
+                self.shared_key(),
+                self.recipe.targets.model_dump(mode="json"),
+                beside.model_dump(mode="json") if beside else None,
+                self.recipe.unlabelled,
+            ]
+        )
+
+    @property
+    def folder(self) -> str:
+        """Its folder among a study's runs: another one for other settings."""
+        said = self.recipe.model_dump(mode="json", exclude={"seeds", "device"})
+        said["distillation"].pop("objectives")
+        return f"{self.name}@{_digest(said)}"
 
     @property
     def corpus(self) -> str:

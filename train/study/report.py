@@ -7,8 +7,8 @@ from train.resources import write_whole
 from train.study.curves import FilledCurve, draw, fill_curves
 from train.study.plan import Run, Study
 from train.study.rows import Results, is_current
-from train.study.significance import Pair, aso_epsilons, interval
-from train.study.tables import Cell, Difference, FilledTable, fill, pooled, recovered, verdict
+from train.study.significance import DOMINATES, Pair, aso_epsilons, interval
+from train.study.tables import FEWEST_SEEDS, Cell, Difference, FilledTable, fill, pooled, recovered
 
 VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
 
@@ -17,7 +17,7 @@ Epsilons = Mapping[Pair, float | None]
 
 
 def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Results) -> list[Path]:
-    """Draw ``REPORT.md`` and ``figure1.svg`` beside the study's file, from its stored rows alone.
+    """Draw the report and its figure beside the study's file, from its stored rows alone.
 
     Returns the files written.
     """
@@ -26,10 +26,10 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
     claims = {claim: pooled(claim, tables) for claim in study.claims}
     differences = [d for table in tables for d in table.differences] + [d for d in claims.values() if d]
     epsilons = aso_epsilons([d.scores for d in differences])
-    written = [file.with_name("REPORT.md")]
+    written = [file.with_name(study.report or f"{file.stem}.md")]
     parts = [_head(file, study, runs, results, tables), _claims(study, tables, claims, epsilons)]
     if any(curve.lines[curve.curve.ours] for curve in curves):
-        written.append(file.with_name("figure1.svg"))
+        written.append(written[0].with_suffix(".svg"))
         draw(curves, written[-1])
         parts.append(_figure(curves, written[-1].name))
     parts += [_table(table, epsilons) for table in tables]
@@ -43,19 +43,20 @@ def _head(
 ) -> str:
     cells = [cell for table in tables for row in table.rows for cell in row.cells.values()]
     empty = sum(cell is None for cell in cells)
-    students = [cell for cell in cells if cell is not None and " " in cell.what]
+    students = [cell for cell in cells if cell is not None and not cell.scored.is_teacher]
     fewer = sum(len(cell.scored.values) < len(study.seeds) for cell in students)
     seconds = dict.fromkeys(("teacher", "student"), 0.0)
     for row in results.rows:
         if row["metric"] == "seconds" and is_current(row, runs):
             seconds[row["system"]] += row["value"]
     lines = [
-        "# Do the paper's findings hold here?",
+        f"# {study.title or file.stem}",
         f"Drawn by `python -m train.study {file} --report` from [results.jsonl](results.jsonl) and "
         "[counts.jsonl](counts.jsonl); nothing in it is typed but what the study's file says.",
         study.about.strip(),
         f"Training took {seconds['student'] / 3600:.1f} hours of one core for the students and "
-        f"{seconds['teacher'] / 3600:.1f} for the teachers and their targets.",
+        f"{seconds['teacher'] / 3600:.1f} for the teachers and their targets (a job that was stopped counts "
+        "from where it went on).",
     ]
     if empty or fewer:
         lines.append(
@@ -75,9 +76,11 @@ def _claims(
     lines = [
         "## Claims",
         "",
-        "Of each claim the differences of all tables are averaged. It *holds* where the 95 % interval lies "
-        "above zero and ε is below 0.2, *does not hold* where the interval lies below zero, and *can't be "
-        "told here* otherwise.",
+        "Of each claim the differences of all its cells are averaged, over the seeds that all have. It "
+        f"*holds* where the 95 % interval lies above zero and ε is below {DOMINATES} (a teacher has one "
+        "seed and no ε), *does not hold* where the interval lies below zero, and *can't be told here* "
+        f"otherwise, and with fewer than {FEWEST_SEEDS} seeds. Intervals are of other seeds and other test "
+        "sentences, not of other teachers; neither they nor ε are corrected for the number of comparisons.",
         "",
         "| claim | verdict | mean difference | 95 % interval | ε | better / open / worse |",
         "|---|---|---|---|---|---|",
@@ -88,13 +91,13 @@ def _claims(
             lines.append(f"| {text} | no rows yet | | | | |")
             continue
         said = [
-            verdict(d.draws, epsilons[d.scores])
+            d.verdict(epsilons[d.scores])
             for table in tables
             for d in table.differences
-            if d.claim == claim
+            if d.comparison.claim == claim
         ]
         each = " / ".join(str(said.count(one)) for one in ("better", "open", "worse"))
-        found = VERDICTS[verdict(mean.draws, epsilons[mean.scores])]
+        found = VERDICTS[mean.verdict(epsilons[mean.scores])]
         lines.append(f"| {text} | **{found}** | {_points(mean, epsilons)} | {each} |")
     return "\n".join(lines)
 
@@ -162,10 +165,9 @@ def _score(cell: Cell | None, share: float | None, digits: int) -> str:
 
 def _difference(found: Difference, epsilons: Epsilons) -> str:
     paper = "" if found.paper is None else f"{found.paper:+.2f}"
-    said = verdict(found.draws, epsilons[found.scores])
-    return (
-        f"| {found.label} | {found.ours} − {found.theirs} | {_points(found, epsilons)} | {said} | {paper} |"
-    )
+    said = found.verdict(epsilons[found.scores])
+    pair = f"{found.comparison.ours} − {found.comparison.theirs}"
+    return f"| {found.label} | {pair} | {_points(found, epsilons)} | {said} | {paper} |"
 
 
 def _points(found: Difference, epsilons: Epsilons) -> str:

@@ -36,8 +36,9 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._rows_file, self._counts_file = folder / "results.jsonl", folder / "counts.jsonl"
-        self._rows = {_identity(row): row for row in _read(self._rows_file)}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows_file, self._counts_file = folder / "results.jsonl", folder / "counts.jsonl"
+        self._rows = {_identity(row): row for row in _read(self.rows_file)}
         self._counts = {_identity(row): row for row in _read(self._counts_file)}
 
     @property
@@ -63,7 +64,7 @@ class Results:
         self._write()
 
     def forget(self, runs: Mapping[str, Run]) -> int:
-        """Drop the rows that are not current, and their counts; how many rows were dropped."""
+        """Drop a study's rows that are not current, and their counts; how many rows were dropped."""
         kept = {identity for identity, row in self._rows.items() if is_current(row, runs)}
         models = {identity[:-2] for identity in kept}
         before = len(self._rows)
@@ -73,20 +74,25 @@ class Results:
         return before - len(self._rows)
 
     def _write(self) -> None:
-        for file, rows in ((self._rows_file, self._rows), (self._counts_file, self._counts)):
+        # Counts first: a job with rows is done, and must have them.
+        for file, rows in ((self._counts_file, self._counts), (self.rows_file, self._rows)):
             ordered = sorted(rows.items(), key=lambda item: tuple(map(str, item[0])))
             write_whole(file, "".join(json.dumps(row) + "\n" for _, row in ordered))
 
 
 def is_current(row: Row, runs: Mapping[str, Run]) -> bool:
-    """Whether a row is of a run and of settings that the study still has."""
+    """Whether a row is of a run, settings, an objective and a seed that the study still has."""
     run = runs.get(row["run"])
     if run is None:
         return False
     if not row["student"]:
         return bool(row["settings"] == run.teachers_digest())
-    students = run.task_settings.students
-    return row["student"] in students and bool(row["settings"] == run.digest(row["student"]))
+    return (
+        row["student"] in run.task_settings.students
+        and row["objective"] in run.recipe.distillation.objectives
+        and row["seed"] in run.recipe.seeds
+        and bool(row["settings"] == run.digest(row["student"]))
+    )
 
 
 def _identity(row: Row) -> tuple[Any, ...]:

@@ -15,11 +15,10 @@ from train.experiment import end_with
 from train.study.plan import Run, StudentJob
 from train.study.rows import Outcome, Results, Row, is_current
 from train.study.work import teach_run, train_one
+from train.tasks import TASKS
 
 TEACHING_SECONDS, STUDENT_SECONDS = 120.0, 60.0
 """What a job is taken to last before one of its kind has been timed."""
-
-MAIN_METRIC = {"ner": "f1", "parse": "las"}
 
 Job = str | StudentJob
 """The teachers of a run, by its name, or a student."""
@@ -108,7 +107,10 @@ def run_jobs(
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    raise RuntimeError(f"a worker was killed during {job}; see {out / 'log.txt'}") from None
+                    during = ", ".join(map(_name, [job, *futures.values()]))
+                    raise RuntimeError(
+                        f"a worker was killed during {during}; see {out / 'log.txt'}"
+                    ) from None
                 except Exception as error:  # whatever it was: the other jobs are worth their while
                     lost = queue.fail(job)
                     more = f", and with it {len(lost)} students" if lost else ""
@@ -121,7 +123,7 @@ def run_jobs(
                 say(f"[{total - len(queue)}/{total}] {_name(job)}: {_said(outcome)}; {left} left")
     finally:
         # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
-        for process in list((pool._processes or {}).values()):
+        for process in multiprocessing.active_children():
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
     return failed
@@ -191,7 +193,8 @@ def _said(outcome: Outcome) -> str:
         return "there already"
     parts = []
     for split in ("dev", "test"):
-        found = [r for r in outcome.rows if r["split"] == split and r["metric"] in MAIN_METRIC.values()]
+        main = {task.metric for task in TASKS.values()}
+        found = [row for row in outcome.rows if row["split"] == split and row["metric"] in main]
         parts += [f"{split} {found[0]['metric'].upper()} {found[0]['value']:.1f}"] if found else []
     seconds = next(row["value"] for row in outcome.rows if row["metric"] == "seconds")
     return f"{', '.join(parts)} ({seconds:.0f} s)"

@@ -4,7 +4,7 @@ import multiprocessing
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -25,58 +25,85 @@ class Scored:
     """A model's test score with each of its seeds.
 
     Args:
+        seeds: the seeds, [S]; of a teacher, which is trained once, its one.
         values: a score a seed, in percent: [S].
-        counts: what the scores come from, for each corpus that is tested: [S, n, 3].
+        counts: what the scores come from, for each corpus that is tested: [S, n, 3]; empty if unknown.
         task: ner or parse, which says how counts make a score.
+        is_teacher: then it is compared with every seed of a student.
     """
 
+    seeds: tuple[int, ...]
     values: tuple[float, ...]
     counts: tuple[NDArray[np.int64], ...]
     task: str
+    is_teacher: bool = False
+
+    def of(self, seeds: Sequence[int]) -> "Scored":
+        """The scores of some of its seeds; a teacher stays as it is."""
+        if self.is_teacher or tuple(seeds) == self.seeds:
+            return self
+        places = [self.seeds.index(seed) for seed in seeds]
+        return replace(
+            self,
+            seeds=tuple(seeds),
+            values=tuple(self.values[i] for i in places),
+            counts=tuple(counts[places] for counts in self.counts),
+        )
 
 
 def score_of(sums: NDArray[np.int64] | Floats, task: str) -> Floats:
-    """F1 of (right, found, wanted), or LAS of (tokens, attached, labelled): [..., 3] -> [...], in percent."""
+    """F1 of (right, found, wanted), or LAS of (tokens, attached, labelled): [..., 3] -> [...], in percent.
+
+    As ``train.metrics`` has them, for many draws at once.
+    """
     if task == "ner":
         return 200 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
     return 100 * sums[..., 2] / np.maximum(sums[..., 0], 1)
 
 
+def shared_seeds(models: Sequence[Scored]) -> tuple[int, ...]:
+    """The seeds that all students among the models have."""
+    students = [set(model.seeds) for model in models if not model.is_teacher]
+    return tuple(sorted(set.intersection(*students))) if students else ()
+
+
 def differences(ours: Scored, theirs: Scored, samples: int = SAMPLES) -> Floats:
     """Bootstrap draws [samples] of the difference of the mean scores.
 
-    Each draw takes other seeds and other test sentences, with replacement, the same for both sides: seed i of
-    one is compared with seed i of the other (they begin with the same weights and batches), on the same
-    sentences. Sides with other numbers of seeds are drawn apart, and a side without counts keeps its scores.
-    The same numbers are drawn in each call, so that differences can be averaged draw by draw.
+    Each draw takes other seeds and other test sentences, with replacement, and the same for both sides: a
+    seed of one with the same seed of the other, on the same sentences. A side without counts keeps its score.
+    Resampling S seeds understates their variance by (S−1)/S, which is made good. The same numbers are drawn
+    in each call, so that differences can be averaged draw by draw. Teachers are trained once: draws tell
+    nothing of how another one would do.
     """
-    paired = len(ours.values) == len(theirs.values)
-    left = _draws(ours, samples, seeds_of=0)
-    right = _draws(theirs, samples, seeds_of=0 if paired else 1)
-    return left - right
+    return _draws(ours, samples) - _draws(theirs, samples)
 
 
-def _draws(model: Scored, samples: int, *, seeds_of: int) -> Floats:
+def _draws(model: Scored, samples: int) -> Floats:
     """Bootstrap draws of a model's mean score: [samples]."""
-    generator = np.random.default_rng([seeds_of, len(model.values)])
-    seeds = generator.integers(len(model.values), size=(samples, len(model.values)))  # [D, S]
-    if not model.counts:
-        return np.array(model.values)[seeds].mean(1)
-    scores = np.zeros((samples, len(model.values)))  # [D, S]
-    for counts in model.counts:  # [S, n, 3]
-        weights = _weights(counts.shape[1], samples)  # [D, n]
-        sums = np.einsum("dn,snk->dsk", weights, counts.astype(np.float32), optimize=True)  # [D, S, 3]
-        scores += score_of(sums, model.task) / len(model.counts)
-    return np.take_along_axis(scores, seeds, 1).mean(1)
+    size = len(model.values)
+    if model.counts:
+        scores = np.zeros((samples, size))  # [D, S]
+        for counts in model.counts:  # [S, n, 3]
+            weights = _weights(counts.shape[1], samples)  # [D, n]
+            sums = np.einsum("dn,snk->dsk", weights, counts.astype(np.float32), optimize=True)  # [D, S, 3]
+            scores += score_of(sums, model.task) / len(model.counts)
+    else:
+        scores = np.tile(np.array(model.values), (samples, 1))
+    mean: Floats = scores.mean(1)
+    if size == 1:
+        return mean
+    seeds = np.random.default_rng(size).integers(size, size=(samples, size))  # [D, S]
+    drawn = np.take_along_axis(scores, seeds, 1).mean(1)
+    return mean + (drawn - mean) * (size / (size - 1)) ** 0.5
 
 
 @lru_cache(maxsize=8)
 def _weights(sentences: int, samples: int) -> NDArray[np.float32]:
     """How often each draw takes each sentence: [samples, sentences]; the same for corpora of one size."""
     generator = np.random.default_rng(sentences)
-    return generator.multinomial(sentences, np.full(sentences, 1 / sentences), size=samples).astype(
-        np.float32
-    )
+    drawn = generator.multinomial(sentences, np.full(sentences, 1 / sentences), size=samples)
+    return drawn.astype(np.float32)
 
 
 def interval(draws: Floats) -> tuple[float, float]:
@@ -93,8 +120,8 @@ Pair = tuple[tuple[float, ...], tuple[float, ...]]
 def aso_epsilon(pair: Pair) -> float | None:
     """ε_min of Almost Stochastic Order (Dror et al. 2019) at a significance level of 0.05, by ``deepsig``.
 
-    0 where ours is always better, 1 where it never is; None with fewer than two seeds on a side. It resamples
-    the scores for some seconds.
+    Near 0 where ours is always better, near 1 where it never is; None with fewer than two seeds on a side. It
+    resamples the scores for some seconds.
     """
     ours, theirs = pair
     if min(len(ours), len(theirs)) < 2:
@@ -102,7 +129,7 @@ def aso_epsilon(pair: Pair) -> float | None:
     from deepsig import aso  # slow to import, and only needed where a report is drawn
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of equal scores: ε is 1 then, as it should be
+        warnings.simplefilter("ignore")  # of equal scores, where there is nothing to divide by
         return float(aso(list(ours), list(theirs), CONFIDENCE, seed=1, show_progress=False))
 
 
@@ -120,4 +147,5 @@ def aso_epsilons(pairs: Sequence[Pair]) -> dict[Pair, float | None]:
 
 def mean_draws(draws: Sequence[Floats]) -> Floats:
     """The mean of several differences, draw by draw."""
-    return np.mean(draws, axis=0)
+    mean: Floats = np.mean(draws, axis=0)
+    return mean

@@ -11,17 +11,30 @@ import numpy as np
 from train.distill.objectives import is_for
 from train.families import FAMILY
 from train.report import gap_recovered
-from train.study.plan import Comparison, Run, Study, StudyError, Table
-from train.study.plan import Row as TableRow
+from train.study.plan import Comparison, Curve, Run, Study, StudyError, Table, TableRow
 from train.study.rows import Results, Row, is_current
-from train.study.significance import DOMINATES, Floats, Pair, Scored, differences, interval, mean_draws
+from train.study.significance import (
+    DOMINATES,
+    Floats,
+    Pair,
+    Scored,
+    differences,
+    interval,
+    mean_draws,
+    shared_seeds,
+)
+from train.tasks import TASKS
 
-MAIN_METRIC = {"ner": "f1", "parse": "las"}
+OF_COUNTS = "f1_marginals"
+"""The score beside the main one that has counts of its own."""
+METRICS = ("f1", "precision", "recall", "uas", "las", "agreement", "entropy", OF_COUNTS)
+FEWEST_SEEDS = 3
+"""With fewer seeds of a student nothing is called better or worse."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One system's test scores, a score a seed, and where they are stored."""
+    """One system's scores, a score a seed, and where they are stored."""
 
     scored: Scored
     dev: tuple[float, ...]
@@ -40,19 +53,35 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours less theirs in one row of a table, in points."""
+    """Ours less theirs in one row of a table, in points, over the seeds that both have."""
 
     label: str
-    ours: str
-    theirs: str
-    claim: str
+    comparison: Comparison
+    ours: Scored
+    theirs: Scored
     draws: Floats  # bootstrap draws of it
-    scores: Pair  # a score a seed: ours, theirs
     paper: float | None
 
     @property
+    def scores(self) -> Pair:
+        return self.ours.values, self.theirs.values
+
+    @property
     def value(self) -> float:
-        return mean(self.scores[0]) - mean(self.scores[1])
+        return mean(self.ours.values) - mean(self.theirs.values)
+
+    def verdict(self, epsilon: float | None) -> str:
+        """better, worse or open: both tests have to agree on better; for worse the interval decides.
+
+        A teacher is trained once and has no ε: the interval decides alone. With fewer than three seeds of a
+        student everything is open.
+        """
+        low, high = interval(self.draws)
+        if any(len(side.seeds) < FEWEST_SEEDS for side in (self.ours, self.theirs) if not side.is_teacher):
+            return "open"
+        if low > 0 and (epsilon is None or epsilon < DOMINATES):
+            return "better"
+        return "worse" if high < 0 else "open"
 
 
 @dataclass(frozen=True)
@@ -70,35 +99,119 @@ class FilledTable:
     differences: Sequence[Difference]
 
 
-def verdict(draws: Floats, epsilon: float | None) -> str:
-    """better, worse or open: both tests have to agree on better; for worse the interval decides.
+class Cells:
+    """The stored scores of a study, found by what a table says of a cell (see ``Table``).
 
-    Without ε, for teachers that were trained once, the interval decides alone.
+    Only rows of the settings, objectives and seeds that the study has now are looked at.
     """
-    low, high = interval(draws)
-    if low > 0 and (epsilon is None or epsilon < DOMINATES):
-        return "better"
-    return "worse" if high < 0 else "open"
+
+    def __init__(self, runs: Mapping[str, Run], results: Results | None) -> None:
+        self._runs, self._results = runs, results
+        self._rows: dict[tuple[str, ...], list[Row]] = {}
+        for row in results.rows if results else ():
+            if is_current(row, runs):
+                key = row["run"], row["student"], _who(row, runs), row["metric"]
+                self._rows.setdefault(key, []).append(row)
+
+    def is_planned(self, where: str, query: Mapping[str, Any]) -> bool:
+        """Whether the study trains what a cell shows.
+
+        Args:
+            where: the table, for the error.
+
+        Raises:
+            StudyError: there is no such run or metric, or the query does not say enough.
+        """
+        if query.get("metric", OF_COUNTS) not in METRICS:
+            raise StudyError(f"{where}: no metric {query['metric']!r}; there are: {', '.join(METRICS)}")
+        student, who = self._model(where, query)
+        return all(
+            (who != "token" or run.task_settings.token_teacher is not None)
+            if not student
+            else student in run.task_settings.students
+            and who in run.recipe.distillation.objectives
+            and is_for(who, FAMILY[student])  # type: ignore[index]
+            for run in self._runs_of(where, query)
+        )
+
+    def find(self, where: str, query: Mapping[str, Any]) -> Cell | None:
+        """The cell of a query, None where it has no rows yet; of several runs the one that is best on dev.
+
+        Raises:
+            StudyError: as above.
+        """
+        student, who = self._model(where, query)
+        runs = self._runs_of(where, query)
+        cells = [self._find(run, student, who, query) for run in runs]
+        return max((c for c in cells if c is not None), key=lambda c: mean(c.dev or (0,)), default=None)
+
+    def _model(self, where: str, query: Mapping[str, Any]) -> tuple[str, str]:
+        """The kind of student, empty for a teacher; the objective, or which teacher."""
+        try:
+            if "teacher" in query:
+                return "", query["teacher"]
+            return query["student"], str(query["objective"]).format(**query)
+        except KeyError as error:
+            raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
+
+    def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
+        try:
+            named = query["run"] if isinstance(query["run"], list) else [query["run"]]
+            names = [str(name).format(**query) for name in named]
+        except KeyError as error:
+            raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
+        for name in names:
+            if name not in self._runs:
+                raise StudyError(f"{where}: there is no run {name!r}; there are: {', '.join(self._runs)}")
+        return [self._runs[name] for name in names]
+
+    def _find(self, run: Run, student: str, who: str, query: Mapping[str, Any]) -> Cell | None:
+        split, metric = query.get("split", "test"), query.get("metric", TASKS[run.task].metric)
+        rows = self._rows.get((run.name, student, who, metric), [])
+        tested = {(row["seed"], row["split"]): row for row in rows if row["split"].partition("/")[0] == split}
+        if not tested:
+            return None
+        seeds = tuple(sorted({seed for seed, _ in tested}))
+        corpora = sorted({found for _, found in tested if "/" in found}) or [split]
+        values = tuple(mean(tested[seed, corpus]["value"] for corpus in corpora) for seed in seeds)
+        counts = [self._counts([tested[seed, corpus] for seed in seeds]) for corpus in corpora]
+        whole = tuple(each for each in counts if each is not None)
+        scored = Scored(
+            seeds, values, whole if len(whole) == len(corpora) else (), run.task, is_teacher=not student
+        )
+        dev = tuple(row["value"] for row in rows if row["split"] == "dev")
+        return Cell(scored, dev, run.name, f"{student} {who}".strip())
+
+    def _counts(self, rows: Sequence[Row]) -> np.ndarray | None:
+        """The counts [S, n, 3] behind the scores of some seeds, if all of them are stored."""
+        assert self._results is not None
+        found = [self._results.counts(row) for row in rows]
+        known = [counts for counts in found if counts is not None]
+        return np.stack(known) if len(known) == len(rows) else None
+
+
+def _who(row: Row, runs: Mapping[str, Run]) -> str:
+    """The objective of a student's row; of a teacher's row, whether it is the softmax one beside another."""
+    if row["student"]:
+        return str(row["objective"])
+    beside = runs[row["run"]].task_settings.token_teacher is not None
+    return "token" if row["case"] == "token" and beside else "teacher"
 
 
 def fill(study: Study, runs: Mapping[str, Run], results: Results) -> list[FilledTable]:
     """Every table of a study with its cells and differences.
 
     Raises:
-        StudyError: a cell names a run that the study does not have.
+        StudyError: a cell names something that the study does not have.
     """
     stored = Cells(runs, results)
     filled = []
     for table in study.tables:
-        rows = []
-        for row in table.rows:
-            cells = {}
-            for column, own in table.columns.items():
-                changed = row.instead.get(column, own)
-                query = {**row.cell, **(changed or {})}
-                if changed is not None and stored.is_planned(table.title, query):
-                    cells[column] = stored.find(table.title, query)
-            rows.append(FilledRow(row, cells))
+        cells: dict[str, dict[str, Cell | None]] = {row.label: {} for row in table.rows}
+        for row, column, query in table.queries():
+            if stored.is_planned(table.title, query):
+                cells[row.label][column] = stored.find(table.title, query)
+        rows = [FilledRow(row, cells[row.label]) for row in table.rows]
         found = [
             difference
             for comparison in table.comparisons
@@ -117,137 +230,81 @@ def check_cells(study: Study, runs: Mapping[str, Run], where: Path) -> None:
     """
     cells = Cells(runs, None)
     for table in study.tables:
-        for row in table.rows:
-            for column, own in table.columns.items():
-                changed = row.instead.get(column, own)
-                if changed is not None:
-                    cells.is_planned(f"{where}: tables: {table.title}", {**row.cell, **changed})
+        _check_table(cells, table, f"{where}: tables: {table.title}")
         for comparison in table.comparisons:
-            for name in (comparison.ours, comparison.theirs):
-                if name not in table.columns:
-                    raise StudyError(f"{where}: tables: {table.title}: comparisons: no column {name!r}")
             if comparison.claim not in study.claims:
                 raise StudyError(f"{where}: claims: {comparison.claim!r} is compared and not among them")
     for curve in study.figure:
-        for own in (*curve.lines.values(), *curve.levels.values()):
-            query = {**curve.cell, **own, "amount": curve.amounts[0]}
-            cells.is_planned(f"{where}: figure: {curve.title}", query)
-        for name in (curve.ours, curve.theirs):
-            if name not in curve.lines:
-                raise StudyError(f"{where}: figure: {curve.title}: no line {name!r}")
+        _check_curve(cells, curve, f"{where}: figure: {curve.title}")
+
+
+def _check_table(cells: Cells, table: Table, where: str) -> None:
+    planned = [(row.label, column) for row, column, q in table.queries() if cells.is_planned(where, q)]
+    for column in table.columns:
+        if column not in {name for _, name in planned}:
+            raise StudyError(f"{where}: the study trains nothing for the column {column!r}, in any row")
+    for row in table.rows:
+        if row.label not in {label for label, _ in planned}:
+            raise StudyError(f"{where}: the study trains nothing for the row {row.label!r}, in any column")
+    for comparison in table.comparisons:
+        for name in (comparison.ours, comparison.theirs):
+            if name not in table.columns:
+                raise StudyError(f"{where}: comparisons: no column {name!r}")
+        for label in comparison.rows or ():
+            if label not in {row.label for row in table.rows}:
+                raise StudyError(f"{where}: comparisons: no row {label!r}")
+        compared = [
+            query for _, column, query in table.queries() if column in (comparison.ours, comparison.theirs)
+        ]
+        if any(query.get("metric", OF_COUNTS) != OF_COUNTS for query in compared):
+            raise StudyError(f"{where}: comparisons: of the tasks' main scores and {OF_COUNTS} only")
+
+
+def _check_curve(cells: Cells, curve: Curve, where: str) -> None:
+    for name, _, query in curve.queries():
+        if not cells.is_planned(where, query):
+            raise StudyError(f"{where}: the study does not train {name!r}: {query}")
+    for name in (curve.ours, curve.theirs):
+        if name not in curve.lines:
+            raise StudyError(f"{where}: no line {name!r}")
 
 
 def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
-    """The mean of all differences that a claim is about; None where there is none yet.
+    """The mean of all differences that a claim is about, over the seeds that all of them have; None if none.
 
     As the paper does for its averages, the scores of the same seed are averaged.
     """
-    found = [d for table in tables for d in table.differences if d.claim == claim]
+    found = [d for table in tables for d in table.differences if d.comparison.claim == claim]
     if not found:
         return None
-    draws = mean_draws([d.draws for d in found])
-    scores = _average([d.scores[0] for d in found]), _average([d.scores[1] for d in found])
-    return Difference("", "", "", claim, draws, scores, None)
+    seeds = shared_seeds([side for d in found for side in (d.ours, d.theirs)])
+    pairs = [(d.ours.of(seeds), d.theirs.of(seeds)) for d in found]
+    draws = mean_draws([differences(*pair) for pair in pairs])
+    ours, theirs = (_average([pair[side] for pair in pairs], seeds) for side in (0, 1))
+    return Difference("", found[0].comparison, ours, theirs, draws, None)
 
 
-def _average(scores: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    seeds = min(map(len, scores))
-    return tuple(float(v) for v in np.mean([row[:seeds] for row in scores], axis=0))
-
-
-class Cells:
-    """The stored scores of a study, found by what a table says of a cell.
-
-    Only rows of the settings that the study has now are looked at.
-    """
-
-    def __init__(self, runs: Mapping[str, Run], results: Results | None) -> None:
-        self._runs, self._results = runs, results
-        self._rows: dict[tuple[str, ...], list[Row]] = {}
-        for row in results.rows if results else ():
-            if not is_current(row, runs):
-                continue
-            teaches = row["system"] == "teacher"
-            who = ("token" if row["case"] == "token" else "teacher") if teaches else row["objective"]
-            self._rows.setdefault((row["run"], row["student"], who, row["metric"]), []).append(row)
-
-    def is_planned(self, where: str, query: Mapping[str, Any]) -> bool:
-        """Whether the study trains what a cell shows."""
-        run = self._runs_of(where, query)[0]
-        if query.get("teacher"):
-            return query["teacher"] != "token" or run.task_settings.token_teacher is not None
-        student, objective = query.get("student"), str(query["objective"]).format(**query)
-        return (
-            student in run.task_settings.students
-            and objective in run.recipe.distillation.objectives
-            and is_for(objective, FAMILY[student])
-        )
-
-    def find(self, where: str, query: Mapping[str, Any]) -> Cell | None:
-        """The cell of a query (see ``Table``), None where it has no rows yet.
-
-        Args:
-            where: the table, for the error.
-
-        Raises:
-            StudyError: there is no such run.
-        """
-        found = [self._find(run, query) for run in self._runs_of(where, query)]
-        cells = [cell for cell in found if cell is not None]
-        if len(found) > 1:
-            return max(cells, key=lambda cell: mean(cell.dev), default=None)
-        return found[0]
-
-    def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
-        try:
-            names = query["run"] if isinstance(query["run"], list) else [query["run"]]
-            names = [str(name).format(**query) for name in names]
-            if not query.get("teacher"):
-                query["student"], str(query["objective"]).format(**query)
-        except KeyError as error:
-            raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
-        for name in names:
-            if name not in self._runs:
-                raise StudyError(f"{where}: there is no run {name!r}; there are: {', '.join(self._runs)}")
-        return [self._runs[name] for name in names]
-
-    def _find(self, run: Run, query: Mapping[str, Any]) -> Cell | None:
-        teacher, part = query.get("teacher"), query.get("split", "test")
-        who = teacher or str(query["objective"]).format(**query)
-        student = "" if teacher else query["student"]
-        rows = self._rows.get((run.name, student, who, query.get("metric", MAIN_METRIC[run.task])), [])
-        tested = {(row["seed"], row["split"]): row for row in rows if row["split"].partition("/")[0] == part}
-        if not tested:
-            return None
-        seeds = sorted({seed for seed, _ in tested})
-        corpora = sorted({split for _, split in tested if "/" in split}) or [part]
-        values = tuple(mean(tested[seed, corpus]["value"] for corpus in corpora) for seed in seeds)
-        assert self._results is not None
-        counts = [[self._results.counts(tested[seed, corpus]) for seed in seeds] for corpus in corpora]
-        whole = [[c for c in row if c is not None] for row in counts]
-        complete = sum(map(len, whole)) == len(corpora) * len(seeds)
-        stacked = tuple(np.stack(row) for row in whole) if complete else ()
-        dev = tuple(row["value"] for row in rows if row["split"] == "dev")
-        return Cell(Scored(values, stacked, run.task), dev, run.name, f"{student} {who}".strip())
+def _average(models: Sequence[Scored], seeds: tuple[int, ...]) -> Scored:
+    """The mean score of several models with each seed."""
+    teachers = all(model.is_teacher for model in models)
+    table = np.array([np.broadcast_to(m.values, len(m.values if teachers else seeds)) for m in models])
+    values = tuple(table.mean(0).tolist())
+    return Scored(models[0].seeds if teachers else seeds, values, (), models[0].task, is_teacher=teachers)
 
 
 def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:
     ours, theirs = row.cells.get(comparison.ours), row.cells.get(comparison.theirs)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or row.row.label not in (comparison.rows or [row.row.label]):
+        return None
+    seeds = shared_seeds([ours.scored, theirs.scored])
+    sides = ours.scored.of(seeds), theirs.scored.of(seeds)
+    if not all(side.values for side in sides):
         return None
     paper = None
     said = row.row.paper.values if row.row.paper else {}
     if comparison.ours in said and comparison.theirs in said:
         paper = said[comparison.ours] - said[comparison.theirs]
-    return Difference(
-        label=row.row.label,
-        ours=comparison.ours,
-        theirs=comparison.theirs,
-        claim=comparison.claim,
-        draws=differences(ours.scored, theirs.scored),
-        scores=(ours.scored.values, theirs.scored.values),
-        paper=paper,
-    )
+    return Difference(row.row.label, comparison, *sides, differences(*sides), paper)
 
 
 def recovered(row: FilledRow, column: str) -> float | None:

@@ -1,7 +1,8 @@
 """What a worker of a study does: have a run's teachers trained, or train one student."""
 
-import shutil
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from train.experiment import TaughtTask, prepare, teach
 from train.models.card import read_card
 from train.models.committee import Committee, reads_features, speak
 from train.project import project
+from train.resources import write_whole
 from train.results import student_rows, teacher_rows
 from train.structs import TokenSoftmax
 from train.study.plan import Run, StudentJob
@@ -21,10 +23,11 @@ from train.teachers import by_corpus
 
 SHARED = ("teacher", "teachers", "token_teacher", "token_teachers")
 """Folders of a task's teachers: one for all runs that have the same."""
-SCORES = ("teacher.json", "token_teacher.json")
+MOST_RUNS = 64
+"""How many runs a worker keeps in memory, some 50 MB each."""
 
 _taught: dict[str, TaughtTask] = {}
-"""What this worker has read, by run: the next student of a run starts at once."""
+"""What this worker has read, by run, the oldest first: the next student of a run starts at once."""
 
 
 def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
@@ -35,22 +38,22 @@ def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
         is_measured: whether the teachers' rows are stored; then there is no outcome.
     """
     start = time.perf_counter()
-    folder, shared = out / run.name, out / "shared" / run.shared_key()
+    folder, shared = out / run.folder, out / "shared" / run.shared_key()
     _link(folder / "words", shared / "words")
     for name in SHARED:
         _link(folder / run.task / name, shared / run.task / name)
-    _copy_scores(shared / run.task, folder / run.task)
+    speakers = ["teacher.json", *(["token_teacher.json"] if run.task_settings.token_teacher else [])]
+    _copy_scores(speakers, shared / run.task, folder / run.task)
     taught = _teach(run, out)
-    _copy_scores(folder / run.task, shared / run.task)
+    _copy_scores(speakers, folder / run.task, shared / run.task)
     if is_measured:
         return Outcome([], [])
     rows: list[Row] = []
     counts: list[tuple[Row, np.ndarray]] = []
-    for name, teaching in zip(SCORES, (taught.teaching, taught.token_teaching), strict=True):
-        if (folder / run.task / name).exists():
-            found = teacher_rows(folder / run.task / name)
-            rows += found
-            counts += _test_counts(taught, teaching.committee, found[0])
+    for name, teaching in zip(speakers, (taught.teaching, taught.token_teaching), strict=False):
+        found = teacher_rows(folder / run.task / name)
+        rows += found
+        counts += _test_counts(taught, teaching.committee, found[0])
     about = {**rows[0], "split": "test"}
     if run.task == "ner":
         modes = _marginal_modes(taught)
@@ -75,7 +78,7 @@ def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
     rows.append({**rows[0], "split": "test", "metric": "seconds", "value": about["seconds"]})
     with np.load(folder / "counts.npz", allow_pickle=False) as found:
         counts = [
-            ({**rows[0], "split": split.replace("-", "/"), "metric": "counts"}, found[split])
+            ({**rows[0], "split": split.replace("-", "/", 1), "metric": "counts"}, found[split])
             for split in found.files
             if split.startswith("test")
         ]
@@ -84,8 +87,10 @@ def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
 
 def _teach(run: Run, out: Path) -> TaughtTask:
     torch.set_num_threads(1)
-    experiment = prepare(run.recipe, out / run.name, None)
+    experiment = prepare(run.recipe, out / run.folder, None)
     taught = teach(experiment, run.task, run.task_settings)
+    if len(_taught) >= MOST_RUNS:
+        del _taught[next(iter(_taught))]
     _taught[run.name] = taught
     return taught
 
@@ -125,18 +130,23 @@ def _marginal_modes(taught: TaughtTask) -> np.ndarray:
 def _entropies(taught: TaughtTask) -> dict[str, float]:
     """The entropy of what the teachers say, in nats a token, of labelled and of unlabelled sentences.
 
-    Empty where the stored targets have no entropy, a mixture's for example.
+    Empty where the stored targets are softened, or have no entropy, a mixture's for example.
     """
     material = taught.experiment.material
-    labelled = set(material.parts["labelled"])
+    if taught.experiment.recipe.distillation.temperature != 1:
+        return {}
+    said = [
+        store
+        for (where, _, content), store in taught.stores.items()
+        if where == "targets" and content == "marginals" and "entropy" in store[0]
+    ]
     totals: dict[str, list[float]] = {}
-    for (where, _, content), store in taught.stores.items():
-        if where == "targets" and content == "marginals" and "entropy" in store[0]:
-            for place, number in enumerate(material.parts["taught"]):
-                total = totals.setdefault("labelled" if number in labelled else "unlabelled", [0.0, 0.0])
-                total[0] += float(store[place]["entropy"][0])
-                total[1] += len(material.sentences[number].words)
-            break
+    labelled = set(material.parts["labelled"])
+    for store in said[:1]:  # every family's store has the teacher's own entropy
+        for place, number in enumerate(material.parts["taught"]):
+            total = totals.setdefault("labelled" if number in labelled else "unlabelled", [0.0, 0.0])
+            total[0] += float(store[place]["entropy"][0])
+            total[1] += len(material.sentences[number].words)
     return {part: entropy / tokens for part, (entropy, tokens) in totals.items()}
 
 
@@ -145,11 +155,11 @@ def _link(link: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
-        link.symlink_to(target.resolve(), target_is_directory=True)
+        link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
 
 
-def _copy_scores(source: Path, target: Path) -> None:
+def _copy_scores(names: Sequence[str], source: Path, target: Path) -> None:
     """Scores of the same teachers, measured once."""
-    for name in SCORES:
+    for name in names:
         if (source / name).exists() and not (target / name).exists():
-            shutil.copyfile(source / name, target / name)
+            write_whole(target / name, (source / name).read_text(encoding="utf-8"))

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from train.metrics import attachment_scores_of, entity_scores_of
-from train.study.significance import Scored, aso_epsilon, differences, interval, score_of
+from train.study.significance import Scored, aso_epsilon, differences, interval, score_of, shared_seeds
 
 
 def scored(rates: list[float], sentences: int = 400, seed: int = 0) -> Scored:
@@ -10,7 +12,12 @@ def scored(rates: list[float], sentences: int = 400, seed: int = 0) -> Scored:
     generator = np.random.default_rng(seed)
     hit = generator.random(sentences)
     counts = np.stack([[(int(h < rate), 1, 1) for h in hit] for rate in rates])  # [S, n, 3]
-    return Scored(tuple(score_of(counts.sum(1), "ner").tolist()), (counts,), "ner")
+    values = tuple(score_of(counts.sum(1), "ner").tolist())
+    return Scored(tuple(range(len(rates))), values, (counts,), "ner")
+
+
+def bare(*values: float) -> Scored:
+    return Scored(tuple(range(len(values))), values, (), "ner")
 
 
 def test_the_score_of_counts_is_that_of_the_tasks_own_metrics() -> None:
@@ -41,23 +48,35 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 def test_scores_without_counts_are_compared_by_their_seeds_alone() -> None:
-    ours, theirs = Scored((61.0, 62.0, 63.0), (), "ner"), Scored((60.0, 60.0, 60.0), (), "ner")
-    draws = differences(ours, theirs)
-    assert set(np.round(draws * 3).astype(int)) == set(range(3, 10))
+    draws = differences(bare(61.0, 62.0, 63.0), bare(60.0, 60.0, 60.0))
+    assert draws.mean() == pytest.approx(2, abs=0.05)
+    # The standard error of the mean of three, from their own spread.
+    assert draws.std() == pytest.approx(1 / 3**0.5, rel=0.05)
+
+
+def test_seeds_of_one_side_are_compared_with_the_same_seeds_of_the_other() -> None:
+    ours, theirs = bare(10.0, 50.0, 90.0), bare(9.0, 49.0, 89.0)
+    assert np.allclose(differences(ours, theirs), 1)
+    later = Scored((1, 2, 3), (50.0, 90.0, 7.0), (), "ner")
+    seeds = shared_seeds([ours, later])
+    assert seeds == (1, 2)
+    assert np.allclose(differences(ours.of(seeds), later.of(seeds)), 0)
 
 
 def test_one_teacher_is_compared_with_five_students() -> None:
-    draws = differences(scored([0.9]), scored([0.5] * 5))
+    teacher = replace(scored([0.9]), is_teacher=True)
+    assert shared_seeds([teacher, scored([0.5] * 5)]) == (0, 1, 2, 3, 4)
+    assert teacher.of((0, 1, 2, 3, 4)) is teacher
+    draws = differences(teacher, scored([0.5] * 5))
     assert draws.shape == (2000,)
     assert interval(draws)[0] > 30
 
 
 def test_an_average_takes_each_corpus_the_same() -> None:
     small, large = scored([0.5] * 2, sentences=50), scored([0.9] * 2, sentences=500)
-    both = Scored((70.0, 70.0), (*small.counts, *large.counts), "ner")
-    none = Scored((0.0, 0.0), (), "ner")
+    both = Scored((0, 1), (70.0, 70.0), (*small.counts, *large.counts), "ner")
     expected = (np.mean(small.values) + np.mean(large.values)) / 2
-    assert differences(both, none).mean() == pytest.approx(expected, abs=1)
+    assert differences(both, bare(0.0, 0.0)).mean() == pytest.approx(expected, abs=1)
 
 
 def test_almost_stochastic_order_is_deepsigs() -> None:

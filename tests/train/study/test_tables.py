@@ -8,9 +8,10 @@ import yaml
 from train.study import report
 from train.study.__main__ import main
 from train.study.curves import fill_curves
-from train.study.plan import Run, Study, load_study, runs_of
+from train.study.plan import Comparison, Run, Study, load_study, runs_of
 from train.study.rows import Outcome, Results
-from train.study.tables import fill, pooled, verdict
+from train.study.significance import Scored
+from train.study.tables import Difference, fill, pooled
 
 RECIPE = {
     "corpus": "en_ewt",
@@ -31,7 +32,6 @@ STUDY: dict[str, Any] = {
                 "teacher": {"teacher": "teacher"},
                 "none": {"objective": "none"},
                 "ours": {"objective": "structural"},
-                "token": {"objective": "token"},
             },
             "rows": [
                 {
@@ -172,20 +172,53 @@ def test_a_difference_stands_beside_the_papers_and_a_claim_is_their_mean(
     assert pooled("nothing", tables) is None
 
 
+def difference(draws: list[float], seeds: int = 3) -> Difference:
+    """Of a student from one that is taught otherwise."""
+    student = Scored(tuple(range(seeds)), (50.0,) * seeds, (), "ner")
+    return Difference(
+        "", Comparison(ours="a", theirs="b", claim="c"), student, student, np.array(draws), None
+    )
+
+
 @pytest.mark.parametrize(
     ("draws", "epsilon", "said"),
     [
         ([1.0, 2.0, 3.0], 0.1, "better"),
         ([1.0, 2.0, 3.0], 0.4, "open"),
-        ([1.0, 2.0, 3.0], None, "better"),
         ([-1.0, 2.0, 3.0], 0.0, "open"),
         ([-3.0, -2.0, -1.0], 1.0, "worse"),
     ],
 )
 def test_better_needs_the_interval_and_the_order_and_worse_the_interval(
-    draws: list[float], epsilon: float | None, said: str
+    draws: list[float], epsilon: float, said: str
 ) -> None:
-    assert verdict(np.array(draws), epsilon) == said
+    assert difference(draws).verdict(epsilon) == said
+
+
+def test_two_seeds_of_a_student_tell_nothing_and_one_teacher_is_told_by_the_interval() -> None:
+    assert difference([1.0, 2.0], seeds=2).verdict(0.0) == "open"
+    teacher = Scored((1,), (60.0,), (), "ner", is_teacher=True)
+    against = Difference(
+        "", Comparison(ours="a", theirs="b", claim="c"), teacher, teacher, np.array([1.0, 2.0]), None
+    )
+    assert against.verdict(None) == "better"
+
+
+def test_a_claim_is_of_the_seeds_that_all_its_rows_have(
+    study: tuple[Study, dict[str, Run], Path], results: Results
+) -> None:
+    loaded, runs, _ = study
+    run = runs["raw/unlabelled=30"]
+    fewer = Results(results.rows_file.parent / "fewer")
+    for name, gain in (("raw/unlabelled=10", 10), ("raw/unlabelled=30", 4)):
+        for seed in (1, 2, 3) if name != run.name else (2, 3):
+            fewer.add(outcome(runs[name], "none", seed, 40 + 5 * seed))
+            fewer.add(outcome(runs[name], "structural", seed, 40 + 5 * seed + gain * seed))
+    claim = pooled("beats", fill(loaded, runs, fewer))
+    assert claim is not None
+    assert claim.ours.seeds == (2, 3)
+    assert claim.value == pytest.approx((10 + 4 + 10) * 2.5 / 3)
+    assert claim.draws.mean() == pytest.approx(claim.value, abs=0.5)
 
 
 def test_a_curve_tells_how_the_gain_changes_with_the_amount(
@@ -222,6 +255,13 @@ def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
         ("run: raw/unlabelled={amount}", "run: row/{amount}", "there is no run 'row/10'; there are: raw/"),
         ("amount: 10", "amounts: 10", "Table 1: entities: a cell has no 'amount'; it has run, student"),
         ("objective: structural", "objektive: structural", "a cell has no 'objective'"),
+        (
+            "objective: structural",
+            "objective: strukturel",
+            "trains nothing for the column 'ours', in any row",
+        ),
+        ("amounts:\n  - 10\n  - 30", "amounts:\n  - 10\n  - 50", "there is no run 'raw/unlabelled=50'"),
+        ("teacher: teacher", "teacher: teacher\n      metric: f2", "no metric 'f2'; there are: f1"),
         ("theirs: none", "theirs: nobody", "comparisons: no column 'nobody'"),
         ("claim: beats", "claim: beets", "claims: 'beets' is compared and not among them"),
         ("theirs: alone", "theirs: lonely", "figure: entities: no line 'lonely'"),
@@ -248,10 +288,10 @@ def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
     loaded, runs, path = study
     monkeypatch.setattr(report, "aso_epsilons", lambda pairs: dict.fromkeys(pairs, 0.01))
     written = report.write_report(path, loaded, runs, results)
-    assert [file.name for file in written] == ["REPORT.md", "figure1.svg"]
+    assert [file.name for file in written] == ["study.md", "study.svg"]
     text = written[0].read_text()
-    assert "| ten | 80.00 | 42.00 ± 1.00 | 52.00 ± 1.00 (26 %) |  |" in text
-    assert "| *the paper: CoNLL* |  | *80.00* | *81.50* |  |" in text
+    assert "| ten | 80.00 | 42.00 ± 1.00 | 52.00 ± 1.00 (26 %) |" in text
+    assert "| *the paper: CoNLL* |  | *80.00* | *81.50* |" in text
     assert "| it beats the student alone | **holds** | +8.00 |" in text
     assert "| nothing is said of this | no rows yet |" in text
     assert "| Table 1 | ten: ours | `raw/unlabelled=10` | crf structural | 51.00, 52.00, 53.00 |" in text
