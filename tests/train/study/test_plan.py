@@ -98,6 +98,30 @@ def test_a_students_settings_are_its_own_not_those_of_other_students_objectives_
     assert len({runs[name].digest("crf") for name in ("plain", "longer", "softer")}) == 3
 
 
+def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> None:
+    token = {"distillation.objectives": ["none", "token"], "tasks.ner.token_teacher": {"kind": "softmax"}}
+    runs = plan(
+        tmp_path,
+        plain={},
+        softer={"set": {"distillation.temperature": 3}},
+        raw={"set": {"unlabelled": 50}},
+        folds={"set": {"targets.crossfit": 2}},
+        token={"set": token},
+        longer_token={"set": {**token, "tasks.ner.token_teacher": {"kind": "softmax", "steps": 9}}},
+    )
+    assert runs["plain"].teachers_digest() == runs["softer"].teachers_digest()
+    assert runs["token"].shared_key() == runs["plain"].shared_key()
+    names = ("plain", "raw", "folds", "token", "longer_token")
+    assert len({runs[name].teachers_digest() for name in names}) == 5
+
+
+def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
+    before = plan(tmp_path, a={})["a"].folder
+    assert before.startswith("a@")
+    assert plan(tmp_path, a={"set": {"tasks.ner.students.crf.steps": 9}})["a"].folder != before
+    assert plan(tmp_path, a={"set": {"distillation.objectives": ["none"]}})["a"].folder == before
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

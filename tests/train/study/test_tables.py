@@ -235,15 +235,17 @@ def test_a_curve_tells_how_the_gain_changes_with_the_amount(
 
 
 def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
-    study: tuple[Study, dict[str, Run], Path], results: Results
+    study: tuple[Study, dict[str, Run], Path], results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, runs, path = study
     before = len(results.rows)
+    assert results.forget(runs) == 0
     old = outcome(runs["raw/unlabelled=10"], "structural", 1, 99)
     foreign = [{**row, "settings": "000000000000"} for row, _ in old.counts]
     rows = [{**row, "settings": "000000000000"} for row in old.rows]
     results.add(Outcome(rows, [(foreign[0], old.counts[0][1])]))
-    assert results.forget(runs) == 2
+    assert main([str(path), "--forget"]) == 0
+    assert capsys.readouterr().out == "2 rows dropped\n"
     again = Results(path.parent)
     assert len(again.rows) == before
     assert "000000000000" not in (path.parent / "counts.jsonl").read_text()
