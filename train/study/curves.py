@@ -64,9 +64,9 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.artist import Artist
 
-    across = min(3, len(curves))
+    across = len(curves) if len(curves) <= 4 else 3
     down = -(-len(curves) // across)
-    picture, axes = pyplot.subplots(down, across, figsize=(3.6 * across, 3.0 * down), squeeze=False)
+    picture, axes = pyplot.subplots(down, across, figsize=(3.3 * across, 3.1 * down), squeeze=False)
     for axis in axes.flat[len(curves) :]:
         axis.remove()
     styles = {name: ("os^Dv*"[i % 6], f"C{i % 10}") for i, name in enumerate(_names(curves))}

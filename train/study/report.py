@@ -159,7 +159,7 @@ def _score(cell: Cell | None, share: float | None, digits: int) -> str:
     if cell is None:
         return ""
     spread = "" if cell.spread is None else f" ± {cell.spread:.{digits}f}"
-    gap = "" if share is None else f" ({100 * share:.0f} %)"
+    gap = "" if share is None else f" ({round(100 * share)} %)"
     return f"{cell.mean:.{digits}f}{spread}{gap}"
 
 
