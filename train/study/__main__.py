@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from train.study.plan import Run, StudentJob, load_study, runs_of, student_jobs
 from train.study.rows import Results, is_current
 from train.study.tables import check_cells
