@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
-        help="jobs at a time (default: one a core, %(default)s)",
+        default=1 if torch.cuda.is_available() else os.cpu_count() or 1,
+        help="jobs at a time (default: one a core, or one on a GPU; here %(default)s)",
     )
     options = parser.parse_args(arguments)
     out = options.out or Path("runs/studies") / options.study.stem
