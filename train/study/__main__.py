@@ -69,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.list:
         _list(chosen, runs, jobs, left)
+        print(
+            f"{len(left)} of {len(jobs)} students are left to train{_time(results, runs, left, options.jobs)}"
+        )
         return 0
     failed: Sequence[str] = ()
     if not options.report and left:
@@ -127,7 +130,14 @@ def _list(
         wanted = sum(job.run == name for job in jobs)
         print(f"{name}: {wanted - sum(job.run == name for job in left)} of {wanted} students")
         print(f"    {runs[name].command()}")
-    print(f"{len(left)} of {len(jobs)} students are left to train")
+
+
+def _time(results: Results, runs: dict[str, Run], left: Sequence[StudentJob], processes: int) -> str:
+    if not left:
+        return ""
+    from train.study.schedule import Queue, duration, seconds_left
+
+    return f", about {duration(seconds_left(results.rows, Queue(runs, left), processes))}"
 
 
 if __name__ == "__main__":

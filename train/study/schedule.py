@@ -91,7 +91,7 @@ def run_jobs(
     queue = Queue(runs, students)
     measured = {row["run"] for row in results.rows if not row["student"] and is_current(row, runs)}
     total, failed = len(queue), []
-    left = _duration(seconds_left(results.rows, queue, processes))
+    left = duration(seconds_left(results.rows, queue, processes))
     say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")
     futures: dict[Future[Outcome], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def run_jobs(
                     continue
                 queue.finish(job)
                 results.add(_signed(outcome, runs, job))
-                left = _duration(seconds_left(results.rows, queue, processes))
+                left = duration(seconds_left(results.rows, queue, processes))
                 say(f"[{total - len(queue)}/{total}] {_name(job)}: {_said(outcome)}; {left} left")
     finally:
         # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
@@ -200,9 +200,10 @@ def _said(outcome: Outcome) -> str:
     return f"{', '.join(parts)} ({seconds:.0f} s)"
 
 
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(59), _duration(4000)
+def duration(seconds: float) -> str:
+    """Hours and minutes.
+
+    >>> duration(59), duration(4000)
     ('1 min', '1 h 7 min')
     """
     hours, minutes = divmod(round(seconds / 60), 60)

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -188,7 +189,18 @@ def test_the_list_says_what_is_done_what_is_left_and_how_to_train_a_run_alone(
     assert main([str(partly / "study.yaml"), "--list"]) == 0
     printed = capsys.readouterr().out
     assert "labelled: 2 of 4 students\n    python -m train " in printed
-    assert printed.endswith("2 of 8 students are left to train\n")
+    assert "2 of 8 students are left to train, about 1 min" in printed
+
+
+def test_two_processes_do_not_train_one_study_at_a_time(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(folder, "locked", labelled={})
+    with (study.parent / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main([str(study), "--out", str(study.parent / "runs")]) == 1
+    assert "another process is training a study of this folder" in capsys.readouterr().err
+    assert not (study.parent / "runs").exists()
 
 
 def test_only_takes_patterns_and_an_unknown_one_lists_the_runs(
