@@ -91,7 +91,7 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             seen.setdefault(label, handle)
     picture.legend(list(seen.values()), list(seen), loc="lower center", ncol=len(seen), frameon=False)
-    picture.tight_layout(rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
+    picture.tight_layout(w_pad=2, rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
     part = file.with_name(file.name + ".part")
     picture.savefig(part, format="svg", metadata={"Date": None})
     pyplot.close(picture)
