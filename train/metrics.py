@@ -58,12 +58,16 @@ def attachment_counts(
     for row, sentence, (heads, deprels) in zip(counts, sentences, trees, strict=True):
         if sentence.heads is None or sentence.deprels is None:
             raise ValueError("a sentence without a gold tree can not be scored")
+        tokens = attached = labelled = 0
         for gold_head, gold_relation, head, relation in zip(
             sentence.heads, sentence.deprels, heads, deprels, strict=True
         ):
             if gold_relation in without:
                 continue
-            row += 1, gold_head == head, gold_head == head and gold_relation == relation
+            tokens += 1
+            attached += gold_head == head
+            labelled += gold_head == head and gold_relation == relation
+        row[:] = tokens, attached, labelled
     return counts
 
 
