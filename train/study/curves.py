@@ -1,12 +1,14 @@
 """Scores against the amount of unlabelled sentences: the paper's figure 1."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.resources import write_whole
 from train.study.plan import Curve, Run, Study
 from train.study.rows import Results
-from train.study.significance import Floats, differences, interval, shared_seeds
+from train.study.significance import Floats, differences, interval, over_shared_seeds
 from train.study.tables import Cell, Cells
 from train.tasks import TASKS
 
@@ -25,8 +27,8 @@ class FilledCurve:
         theirs = self.lines[self.curve.theirs].get(amount)
         if ours is None or theirs is None:
             return None
-        seeds = shared_seeds([ours.scored, theirs.scored])
-        return differences(ours.scored.of(seeds), theirs.scored.of(seeds)) if seeds else None
+        sides = over_shared_seeds(ours.scored, theirs.scored)
+        return None if sides is None else differences(*sides)
 
     @property
     def change(self) -> tuple[float, tuple[float, float]] | None:
@@ -92,10 +94,10 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
             seen.setdefault(label, handle)
     picture.legend(list(seen.values()), list(seen), loc="lower center", ncol=len(seen), frameon=False)
     picture.tight_layout(w_pad=2, rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
-    part = file.with_name(file.name + ".part")
-    picture.savefig(part, format="svg", metadata={"Date": None})
+    drawn = io.StringIO()
+    picture.savefig(drawn, format="svg", metadata={"Date": None})
     pyplot.close(picture)
-    part.replace(file)
+    write_whole(file, drawn.getvalue())
 
 
 def _names(curves: Sequence[FilledCurve]) -> list[str]:

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,16 +169,26 @@ class Run:
 
     def digest(self, student: StudentKind) -> str:
         """Of all settings that a student of this run depends on, beside its objective and its seed."""
-        said = self.recipe.model_dump(mode="json", exclude={"seeds", "device"})
-        said["distillation"].pop("objectives")
-        said["tasks"][self.task]["students"] = {
-            student: said["tasks"][self.task]["students"][student],
-        }
+        return self._digests[student]
+
+    @cached_property
+    def _digests(self) -> dict[StudentKind, str]:
+        """Of each kind of student, made once: every stored row is held against them."""
+        said = self._settings()
+        students = said["tasks"][self.task]["students"]
         said["tasks"][self.task].pop("serve")
-        return _digest(said)
+        found = {}
+        for student in self.task_settings.students:
+            said["tasks"][self.task]["students"] = {student: students[student]}
+            found[student] = _digest(said)
+        return found
 
     def teachers_digest(self) -> str:
         """Of all settings that the rows of this run's teachers depend on."""
+        return self._teachers_digest
+
+    @cached_property
+    def _teachers_digest(self) -> str:
         beside = self.task_settings.token_teacher
         return _digest(
             [
@@ -191,9 +202,13 @@ class Run:
     @property
     def folder(self) -> str:
         """Its folder among a study's runs: another one for other settings."""
+        return f"{self.name}@{_digest(self._settings())}"
+
+    def _settings(self) -> dict[str, Any]:
+        """The recipe without what tells its students apart and where they are trained."""
         said = self.recipe.model_dump(mode="json", exclude={"seeds", "device"})
         said["distillation"].pop("objectives")
-        return f"{self.name}@{_digest(said)}"
+        return said
 
     @property
     def corpus(self) -> str:

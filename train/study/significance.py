@@ -67,6 +67,13 @@ def shared_seeds(models: Sequence[Scored]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*students))) if students else ()
 
 
+def over_shared_seeds(ours: Scored, theirs: Scored) -> tuple[Scored, Scored] | None:
+    """Both over the seeds that both have; None where there are none."""
+    seeds = shared_seeds([ours, theirs])
+    sides = ours.of(seeds), theirs.of(seeds)
+    return sides if all(side.values for side in sides) else None
+
+
 def differences(ours: Scored, theirs: Scored, samples: int = SAMPLES) -> Floats:
     """Bootstrap draws [samples] of the difference of the mean scores.
 

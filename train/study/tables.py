@@ -21,6 +21,7 @@ from train.study.significance import (
     differences,
     interval,
     mean_draws,
+    over_shared_seeds,
     shared_seeds,
 )
 from train.tasks import TASKS
@@ -279,9 +280,12 @@ def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
         return None
     seeds = shared_seeds([side for d in found for side in (d.ours, d.theirs)])
     pairs = [(d.ours.of(seeds), d.theirs.of(seeds)) for d in found]
-    draws = mean_draws([differences(*pair) for pair in pairs])
+    draws = [
+        d.draws if pair[0] is d.ours and pair[1] is d.theirs else differences(*pair)
+        for d, pair in zip(found, pairs, strict=True)
+    ]
     ours, theirs = (_average([pair[side] for pair in pairs], seeds) for side in (0, 1))
-    return Difference("", found[0].comparison, ours, theirs, draws, None)
+    return Difference("", found[0].comparison, ours, theirs, mean_draws(draws), None)
 
 
 def _average(models: Sequence[Scored], seeds: tuple[int, ...]) -> Scored:
@@ -296,9 +300,8 @@ def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:
     ours, theirs = row.cells.get(comparison.ours), row.cells.get(comparison.theirs)
     if ours is None or theirs is None or row.row.label not in (comparison.rows or [row.row.label]):
         return None
-    seeds = shared_seeds([ours.scored, theirs.scored])
-    sides = ours.scored.of(seeds), theirs.scored.of(seeds)
-    if not all(side.values for side in sides):
+    sides = over_shared_seeds(ours.scored, theirs.scored)
+    if sides is None:
         return None
     paper = None
     said = row.row.paper.values if row.row.paper else {}

@@ -24,7 +24,7 @@ from train.teachers import by_corpus
 SHARED = ("teacher", "teachers", "token_teacher", "token_teachers")
 """Folders of a task's teachers: one for all runs that have the same."""
 MOST_RUNS = 64
-"""How many runs a worker keeps in memory, some 50 MB each."""
+"""How many runs a worker keeps in memory."""
 
 _taught: dict[str, TaughtTask] = {}
 """What this worker has read, by run, the oldest first: the next student of a run starts at once."""
