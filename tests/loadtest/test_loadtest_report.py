@@ -1,12 +1,10 @@
 """The load test's report of made-up results: its judgement, JSON, Markdown, figures and page."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,16 +12,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 
 from loadtest import figures, page, report, results, svg
 from loadtest.results import Closed, Conditions, Latency, Result, Step, System
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server",
-    "--window-size=1100,900",
-)  # fmt: skip
 CLIPPED_OR_OVERLAPPING = """
     const clipped = [], overlapping = [];
     let texts = 0;
@@ -566,30 +559,6 @@ def test_text_of_others_is_escaped() -> None:
     for raw in ("<script>", "</style><b>", "<i>"):
         assert raw not in text
     ElementTree.fromstring(figures.speed_bars(hostile))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        reason = "no Chromium with its driver here: apt-get install chromium chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SE_OFFLINE", "true")
-        patch.setenv("SE_AVOID_STATS", "true")
-        started = Chrome(options, ChromeService(driver))
-    try:
-        yield started
-    finally:
-        started.quit()
 
 
 def shown(browser: Chrome, file: Path, *, width: int, scheme: str) -> None:
