@@ -66,18 +66,20 @@ def train_student(
     def loss(wrapped: nn.Module, chosen: list[int], progress: float) -> Tensor:
         batch, gold = gold_batch(experiment, task, chosen, encoded=False)
         distribution = wrapped(batch).kept()  # one log-partition for what the teacher and the gold say
-        if lesson.loss is None:
+        if not stores:
             return -distribution.log_prob(gold).sum() / batch.lengths.sum()
         has_gold = torch.from_numpy(is_labelled[chosen]).to(experiment.device)  # [B]
         rows: dict[str, list[Target]] = {
             content: [store[place[i]] for i in chosen] for content, store in stores.items()
         }
         targets = to_device(task.teacher_targets(rows, model, distillation.temperature), experiment.device)
-        taught = lesson.loss(distribution, targets)  # [B]
-        weight = teacher_weight(progress, distillation.anneal)
-        known = torch.zeros_like(taught)  # [B]
+        known = distribution.log_partition().new_zeros(len(chosen))  # [B]
         if is_labelled[chosen].any():
             known = torch.where(has_gold, -distribution.log_prob(gold), 0.0)
+        weight, taught = 0.0, torch.zeros_like(known)  # [B]
+        if lesson.loss is not None:
+            weight = teacher_weight(progress, distillation.anneal)
+            taught = lesson.loss(distribution, targets)
         mixed = weight * taught + (1 - weight) * known
         guessed = taught
         if lesson.pseudo_gold is not None:

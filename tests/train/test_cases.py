@@ -65,12 +65,18 @@ def of_students(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
 CASES = {
     "1a and 2a, every objective": (
         entities(of("crf"), "crf", "softmax", token_teacher=of("softmax")),
-        learn("none", "top1", "topk", "topwk", "posterior+topwk", "token", "structural", "structural+top1"),
+        learn(
+            *("none", "top1", "topk", "topwk", "posterior+topwk", "token", "structural"),
+            *("none+top1", "structural+top1"),
+        ),
         {
             *(
                 (case, objective)
                 for case in ("1a", "2a")
-                for objective in ("none", "top1", "topk", "topwk", "structural", "structural+top1")
+                for objective in (
+                    *("none", "top1", "topk", "topwk", "structural"),
+                    *("none+top1", "structural+top1"),
+                )
             ),
             ("1a", "posterior+topwk"),
             ("2a", "token"),

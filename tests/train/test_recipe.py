@@ -91,7 +91,7 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
             "allow_inconsistent: true",
         ),
         ("labelled: 10", "distillation: {divergence: renyi, alpha: 1}", "order 1 is the divergence kl"),
-        ("labelled: 10", "distillation: {objectives: [none+top1]}", "can not be combined"),
+        ("labelled: 10", "distillation: {objectives: [none+structural]}", "can not be combined"),
     ],
 )
 def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(

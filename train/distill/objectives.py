@@ -16,7 +16,8 @@ all of them are the structural loss with other marginals.
 
 Names joined by + combine: ``X+top1`` lets the teacher's best structure stand in for the gold labels of
 sentences without any (the paper's tables 2 and 3); any other pair is the mean of both losses. In
-``token+top1`` that teacher is the softmax teacher.
+``token+top1`` that teacher is the softmax teacher. ``none+top1`` is the paper's Top-1 KD: gold labels where
+there are any, the teacher's best structure elsewhere (its footnote 4).
 """
 
 from collections.abc import Callable, Sequence
@@ -162,8 +163,8 @@ OBJECTIVES: dict[str, Objective] = {
 class Lesson:
     """An objective of a recipe, ready for training.
 
-    ``loss`` is the loss against the teacher, None for ``none``; ``pseudo_gold`` the loss that stands in for
-    the target loss where a sentence has no gold labels.
+    ``loss`` is the loss against the teacher, None for ``none`` and ``none+top1``; ``pseudo_gold`` the loss
+    that stands in for the target loss where a sentence has no gold labels.
     """
 
     loss: TeacherLoss | None
@@ -185,19 +186,19 @@ def lesson(name: str, *, divergence: str = "cross_entropy", alpha: float = 0.5) 
     for part in names:
         if part not in OBJECTIVES:
             raise ValueError(f"unknown objective {part!r}")
-    tokens = "token" in names and set(names) != {"token", "top1"}
-    if len(names) > 1 and ("none" in names or tokens or len(set(names)) != len(names)):
+    repeated = len(set(names)) < len(names)
+    paired_with_top1 = len(names) == 2 and "top1" in names
+    if len(names) > 1 and (repeated or ({"none", "token"} & set(names) and not paired_with_top1)):
         raise ValueError(f"{name!r} can not be combined; known: {', '.join(OBJECTIVES)}, joined by +")
     measure = DIVERGENCES[divergence]
     pseudo = len(names) > 1 and "top1" in names
     losses: list[TeacherLoss | None] = []
     contents: list[Content] = []
     for part in names:
-        if pseudo and part == "top1":
-            continue
         objective = OBJECTIVES[part]
-        losses.append(measure.make(alpha) if part == "structural" else objective.loss)
         contents += measure.contents if part == "structural" else objective.contents
+        if not (pseudo and part == "top1"):
+            losses.append(measure.make(alpha) if part == "structural" else objective.loss)
     taught = [loss for loss in losses if loss is not None]
     return Lesson(
         loss=partial(_mean_of, tuple(taught)) if taught else None,

@@ -193,10 +193,20 @@ def test_an_objective_adds_pseudo_gold_or_takes_the_mean() -> None:
     torch.testing.assert_close(both(student, targets), expected)
 
 
-@pytest.mark.parametrize("name", ["none+top1", "top1+top1", "token+structural", "best"])
+@pytest.mark.parametrize(
+    "name", ["none+structural", "none+token+top1", "top1+top1", "token+structural", "best"]
+)
 def test_combinations_that_mean_nothing_are_errors(name: str) -> None:
     with pytest.raises(ValueError, match=r"combined|unknown"):
         lesson(name)
+
+
+def test_top1_of_the_paper_is_gold_where_there_is_any_and_the_teachers_best_elsewhere() -> None:
+    taught = lesson("none+top1")
+    assert taught.loss is None
+    assert taught.pseudo_gold is not None
+    assert taught.contents == ("marginals",)
+    assert not taught.by_token_teacher
 
 
 def test_token_and_top1_both_come_from_the_softmax_teacher() -> None:
