@@ -22,9 +22,10 @@ from pathlib import Path
 
 import torch
 
-from train.study.plan import Run, StudentJob, load_study, runs_of, student_jobs
-from train.study.rows import Results, is_current
+from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
+from train.study.rows import Results, RowsError, is_current
 from train.study.tables import check_cells
+from train.tasks import TASKS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,56 +52,68 @@ def main(arguments: list[str] | None = None) -> int:
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least 1")
     try:
-        study = load_study(options.study)
-        runs = runs_of(study, options.study)
-        check_cells(study, runs, options.study)
-        results = Results(options.study.parent)
-    except ValueError as error:
+        return _run(options, out)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except (StudyError, RowsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (OSError, RuntimeError) as error:
+        print(f"error: {error}; the same command goes on", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace, out: Path) -> int:
+    study = load_study(options.study)
+    runs = runs_of(study, options.study)
+    check_cells(study, runs, options.study)
+    folder = options.study.parent
+    if options.forget:
+        with _alone(folder):
+            print(f"{Results(folder).forget(runs)} rows dropped")
+        return 0
     chosen = [name for name in runs if _is_chosen(name, options.only)]
     if not chosen:
-        print(f"error: --only: no run is called so; there are: {', '.join(runs)}", file=sys.stderr)
-        return 2
+        raise StudyError(f"--only: no run is called so; there are: {', '.join(runs)}")
     jobs = [job for job in student_jobs(runs) if job.run in chosen]
-    left = missing(jobs, runs, results)
-    if options.forget:
-        print(f"{results.forget(runs)} rows dropped")
-        return 0
     if options.list:
-        _list(chosen, runs, jobs, left)
-        print(
-            f"{len(left)} of {len(jobs)} students are left to train{_time(results, runs, left, options.jobs)}"
-        )
+        _list(chosen, runs, jobs, Results(folder), options.jobs)
         return 0
-    failed: Sequence[str] = ()
-    if not options.report and left:
-        from train.study.schedule import run_jobs
-
-        try:
-            with _alone(options.study.parent):
-                failed = run_jobs(
-                    results, runs, left, out, processes=options.jobs, say=lambda line: print(line, flush=True)
-                )
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return 130
-        except RuntimeError as error:
-            print(f"error: {error}; the same command goes on", file=sys.stderr)
-            return 1
-    if study.tables:
+    failed = () if options.report else _train(folder, out, runs, jobs, options.jobs)
+    if study.tables or study.figure:
         from train.study.report import write_report
 
-        for file in write_report(options.study, study, runs, results):
+        for file in write_report(options.study, study, runs, Results(folder)):
             print(f"wrote {file}")
+    else:
+        print(f"{options.study} has no tables and no figure, so that there is no report")
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _train(
+    folder: Path, out: Path, runs: dict[str, Run], jobs: Sequence[StudentJob], processes: int
+) -> Sequence[str]:
+    """Train what is missing of some jobs; what failed, a line each."""
+    with _alone(folder):
+        results = Results(folder)  # read while no other process writes them
+        left = missing(jobs, runs, results)
+        if not left:
+            return ()
+        from train.study.schedule import run_jobs
+
+        with _alone(out):
+            return run_jobs(
+                results, runs, left, out, processes=processes, say=lambda line: print(line, flush=True)
+            )
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process from writing the same rows: each would lose what the other one trained."""
+    """Keeps a second process out of a folder: each would lose what the other one trained."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,12 +123,16 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) -> list[StudentJob]:
-    """The jobs that have no row under their run's settings."""
-    done = {
-        (row["run"], row["student"], row["objective"], row["seed"])
-        for row in results.rows
-        if row["student"] and is_current(row, runs)
-    }
+    """The jobs that have no rows under their run's settings, or a test score without its counts."""
+    done, incomplete = set(), set()
+    for row in results.rows:
+        if row["student"] and is_current(row, runs):
+            job = row["run"], row["student"], row["objective"], row["seed"]
+            done.add(job)
+            is_score = row["split"].startswith("test") and row["metric"] == TASKS[row["task"]].metric
+            if is_score and results.counts(row) is None:
+                incomplete.add(job)
+    done -= incomplete
     return [job for job in jobs if (job.run, job.student, job.objective, job.seed) not in done]
 
 
@@ -124,12 +141,18 @@ def _is_chosen(name: str, patterns: Sequence[str] | None) -> bool:
 
 
 def _list(
-    names: Sequence[str], runs: dict[str, Run], jobs: Sequence[StudentJob], left: Sequence[StudentJob]
+    names: Sequence[str],
+    runs: dict[str, Run],
+    jobs: Sequence[StudentJob],
+    results: Results,
+    processes: int,
 ) -> None:
+    left = missing(jobs, runs, results)
     for name in names:
         wanted = sum(job.run == name for job in jobs)
         print(f"{name}: {wanted - sum(job.run == name for job in left)} of {wanted} students")
         print(f"    {runs[name].command()}")
+    print(f"{len(left)} of {len(jobs)} students are left to train{_time(results, runs, left, processes)}")
 
 
 def _time(results: Results, runs: dict[str, Run], left: Sequence[StudentJob], processes: int) -> str:

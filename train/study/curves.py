@@ -4,12 +4,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from train.resources import write_whole
 from train.study.plan import Curve, Run, Study
 from train.study.rows import Results
-from train.study.significance import Floats, differences, interval, over_shared_seeds
-from train.study.tables import Cell, Cells
+from train.study.significance import Scored, differences, interval, shared_seeds
+from train.study.tables import FEWEST_SEEDS, Cell, Cells
 from train.tasks import TASKS
 
 
@@ -21,23 +22,33 @@ class FilledCurve:
     lines: Mapping[str, Mapping[int, Cell]]
     levels: Mapping[str, Cell]
 
-    def gain(self, amount: int) -> Floats | None:
-        """Bootstrap draws of ours less theirs at an amount."""
-        ours = self.lines[self.curve.ours].get(amount)
-        theirs = self.lines[self.curve.theirs].get(amount)
-        if ours is None or theirs is None:
+    def gain(self, amount: int) -> float | None:
+        """Ours less theirs at an amount, in points, over the seeds that both have; None if there are none."""
+        sides = self._sides(amount)
+        seeds = shared_seeds(sides)
+        if len(sides) < 2 or not seeds:
             return None
-        sides = over_shared_seeds(ours.scored, theirs.scored)
-        return None if sides is None else differences(*sides)
+        ours, theirs = (mean(side.of(seeds).values) for side in sides)
+        return ours - theirs
 
     @property
     def change(self) -> tuple[float, tuple[float, float]] | None:
-        """By how much the gain is larger at the largest amount than at the smallest, with its interval."""
-        first, last = self.gain(self.curve.amounts[0]), self.gain(self.curve.amounts[-1])
-        if first is None or last is None:
+        """By how much the gain is larger at the largest amount than at the smallest, with its interval.
+
+        Over the seeds that all four have; None where they are too few to tell anything.
+        """
+        sides = [*self._sides(self.curve.amounts[0]), *self._sides(self.curve.amounts[-1])]
+        seeds = shared_seeds(sides)
+        if len(sides) < 4 or len(seeds) < FEWEST_SEEDS:
             return None
-        draws = last - first
-        return float(draws.mean()), interval(draws)
+        less, than, more, over = (side.of(seeds) for side in sides)
+        change = mean(more.values) - mean(over.values) - mean(less.values) + mean(than.values)
+        return change, interval(differences(more, over) - differences(less, than))
+
+    def _sides(self, amount: int) -> list[Scored]:
+        """The scores of ours and of theirs at an amount, as far as they are stored."""
+        cells = [self.lines[name].get(amount) for name in (self.curve.ours, self.curve.theirs)]
+        return [cell.scored for cell in cells if cell is not None]
 
 
 def fill_curves(study: Study, runs: Mapping[str, Run], results: Results) -> list[FilledCurve]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from train.distill.objectives import is_for
 from train.families import FAMILY, StudentKind
@@ -133,6 +133,17 @@ class Study(_Section):
     tables: list[Table] = []
     figure: list[Curve] = []
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: one stands twice among {', '.join(map(str, self.seeds))}")
+        if self.report != Path(self.report).name:
+            raise ValueError(f"report: {self.report}: the report lies beside the study's file; name it alone")
+        for name, entry in self.runs.items():
+            if "seeds" in {**entry.set, **entry.grid}:
+                raise ValueError(f"runs.{name}: seeds are those of the whole study; set them there")
+        return self
+
 
 @dataclass(frozen=True)
 class Run:
@@ -162,6 +173,11 @@ class Run:
         task = said["tasks"][self.task]
         said["tasks"] = {self.task: {key: task[key] for key in ("teacher", "monolingual_teachers")}}
         return _digest(said)
+
+    def token_key(self) -> str:
+        """Of all that the softmax teacher of the objective ``token`` depends on, where there is one."""
+        beside = self.task_settings.token_teacher
+        return _digest([self.shared_key(), beside.model_dump(mode="json") if beside else None])
 
     def text_key(self) -> str:
         """Of the sentences that features and word vectors are made of: made once, by whoever comes first."""
@@ -251,7 +267,10 @@ def load_study(path: Path) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = []
+        for found in error.errors():
+            keys = ".".join(map(str, found["loc"]))
+            lines.append(f"{path}: {keys + ': ' if keys else ''}{found['msg'].removeprefix('Value error, ')}")
         raise StudyError("\n".join(lines)) from None
 
 
@@ -271,9 +290,14 @@ def runs_of(study: Study, path: Path) -> dict[str, Run]:
                 recipe = load_recipe(entry.recipe, changes)
             except RecipeError as error:
                 raise StudyError(f"{path}: runs.{name}: {error}") from None
+            objectives = recipe.distillation.objectives
+            if len(set(objectives)) < len(objectives):
+                raise StudyError(f"{path}: runs.{name}: an objective stands twice: {', '.join(objectives)}")
             if len(recipe.tasks) != 1:
                 raise StudyError(f"{path}: runs.{name}: a study's recipe has one task; make it two entries")
             full = "/".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in point.items())])
+            if full in found:
+                raise StudyError(f"{path}: runs.{name}: there are two runs {full}; rename one entry")
             found[full] = Run(full, entry.recipe, changes, recipe)
     return found
 

@@ -1,5 +1,6 @@
 """The report of a study: its tables beside the paper's, its figure, and what became of each claim."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from train.study.significance import DOMINATES, Pair, aso_epsilons, interval
 from train.study.tables import FEWEST_SEEDS, Cell, Difference, FilledTable, fill, pooled, recovered
 
 VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
-
 
 Epsilons = Mapping[Pair, float | None]
 
@@ -25,7 +25,8 @@ def write_report(file: Path, study: Study, runs: Mapping[str, Run], results: Res
     curves = fill_curves(study, runs, results)
     claims = {claim: pooled(claim, tables) for claim in study.claims}
     differences = [d for table in tables for d in table.differences] + [d for d in claims.values() if d]
-    epsilons = aso_epsilons([d.scores for d in differences])
+    orders = [d.order for d in differences]
+    epsilons = aso_epsilons([*(d.scores for d in differences), *(order for order in orders if order)])
     written = [file.with_name(study.report or f"{file.stem}.md")]
     parts = [_head(file, study, runs, results, tables), _claims(study, tables, claims, epsilons)]
     if any(curve.lines[curve.curve.ours] for curve in curves):
@@ -73,32 +74,38 @@ def _claims(
     epsilons: Epsilons,
 ) -> str:
     """A line a claim: the mean of its differences, and in how many of them ours is better or worse."""
+    found = {claim: VERDICTS[mean.verdict(epsilons)] for claim, mean in claims.items() if mean is not None}
+    tally = Counter(found.values())
     lines = [
         "## Claims",
         "",
-        "Of each claim the differences of all its cells are averaged, over the seeds that all have. It "
-        f"*holds* where the 95 % interval lies above zero and ε is below {DOMINATES} (a teacher has one "
-        "seed and no ε), *does not hold* where the interval lies below zero, and *can't be told here* "
-        f"otherwise, and with fewer than {FEWEST_SEEDS} seeds. Intervals are of other seeds and other test "
-        "sentences, not of other teachers; neither they nor ε are corrected for the number of comparisons.",
+        " · ".join(f"**{said}: {tally[said]}**" for said in VERDICTS.values()),
         "",
-        "| claim | verdict | mean difference | 95 % interval | ε | better / open / worse |",
-        "|---|---|---|---|---|---|",
+        "Of each claim the differences of all its cells are averaged, each counting the same, over the seeds "
+        f"that all have. It *holds* where the 95 % interval lies above zero and ε is below {DOMINATES}; it "
+        "*does not hold* where the opposite shows as clearly, the interval below zero and the ε of the other "
+        f"order below {DOMINATES}; otherwise it *can't be told here*, also where the interval contains the "
+        "paper's gain. A teacher is trained once and has no ε: against students the interval decides alone, "
+        f"and two teachers are never told apart. Fewer than {FEWEST_SEEDS} seeds tell nothing. Intervals "
+        "are of other seeds of the students and other test sentences, not of other teachers, labelled "
+        "sentences or word vectors; neither they nor ε are corrected for the number of comparisons. *The "
+        "paper's* is the mean of what it has of these cells.",
+        "",
+        "| claim | verdict | mean difference | 95 % interval | ε | the paper's | better / open / worse |",
+        "|---|---|---|---|---|---|---|",
     ]
     for claim, text in study.claims.items():
         mean = claims[claim]
         if mean is None:
-            lines.append(f"| {text} | no rows yet | | | | |")
+            lines.append(f"| {text} | no rows yet, or no seed that all have | | | | | |")
             continue
         said = [
-            d.verdict(epsilons[d.scores])
-            for table in tables
-            for d in table.differences
-            if d.comparison.claim == claim
+            d.verdict(epsilons) for table in tables for d in table.differences if d.comparison.claim == claim
         ]
         each = " / ".join(str(said.count(one)) for one in ("better", "open", "worse"))
-        found = VERDICTS[mean.verdict(epsilons[mean.scores])]
-        lines.append(f"| {text} | **{found}** | {_points(mean, epsilons)} | {each} |")
+        lines.append(
+            f"| {text} | **{found[claim]}** | {_points(mean, epsilons)} | {_signed(mean.paper)} | {each} |"
+        )
     return "\n".join(lines)
 
 
@@ -110,7 +117,7 @@ def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
         f"![Score against the amount of unlabelled sentences]({picture})",
         "",
         "Means over the seeds, bars are standard deviations. *Change* is the gain at the largest amount less "
-        "that at the smallest, with its 95 % interval.",
+        "that at the smallest, over the seeds that all four have, with its 95 % interval.",
         "",
         "| panel | gain at each amount | change | | the paper's gain |",
         "|---|---|---|---|---|",
@@ -118,10 +125,10 @@ def _figure(curves: Sequence[FilledCurve], picture: str) -> str:
     for filled in curves:
         curve = filled.curve
         gains = [(amount, filled.gain(amount)) for amount in curve.amounts]
-        told = ", ".join(f"{amount:,}: {draws.mean():+.2f}" for amount, draws in gains if draws is not None)
+        told = ", ".join(f"{amount:,}: {gain:+.2f}" for amount, gain in gains if gain is not None)
         cells = f"{curve.ours} − {curve.theirs}: {told}"
         if filled.change is None:
-            lines.append(f"| {curve.title} | {cells} | | | {curve.paper} |")
+            lines.append(f"| {curve.title} | {cells} | | open | {curve.paper} |")
             continue
         change, (low, high) = filled.change
         said = "shrinks" if high < 0 else "grows" if low > 0 else "open"
@@ -164,10 +171,13 @@ def _score(cell: Cell | None, share: float | None, digits: int) -> str:
 
 
 def _difference(found: Difference, epsilons: Epsilons) -> str:
-    paper = "" if found.paper is None else f"{found.paper:+.2f}"
-    said = found.verdict(epsilons[found.scores])
+    said = found.verdict(epsilons)
     pair = f"{found.comparison.ours} − {found.comparison.theirs}"
-    return f"| {found.label} | {pair} | {_points(found, epsilons)} | {said} | {paper} |"
+    return f"| {found.label} | {pair} | {_points(found, epsilons)} | {said} | {_signed(found.paper)} |"
+
+
+def _signed(points: float | None) -> str:
+    return "" if points is None else f"{points:+.2f}"
 
 
 def _points(found: Difference, epsilons: Epsilons) -> str:
@@ -188,12 +198,14 @@ def where_cells_come_from(tables: Sequence[FilledTable]) -> str:
         "| table | cell | run | student, objective | scores |",
         "|---|---|---|---|---|",
     ]
+    shorts = Counter(filled.table.title.partition(":")[0] for filled in tables)
     for filled in tables:
         short = filled.table.title.partition(":")[0]
+        short, digits = short if shorts[short] == 1 else filled.table.title, filled.table.digits
         for row in filled.rows:
             for column, cell in row.cells.items():
                 if cell is not None:
-                    scores = ", ".join(f"{value:.2f}" for value in cell.scored.values)
+                    scores = ", ".join(f"{value:.{digits}f}" for value in cell.scored.values)
                     lines.append(
                         f"| {short} | {row.row.label}: {column} | `{cell.run}` | {cell.what} | {scores} |"
                     )

@@ -28,11 +28,15 @@ class Outcome(NamedTuple):
     counts: list[tuple[Row, np.ndarray]]
 
 
+class RowsError(ValueError):
+    """A file of rows or counts that can not be read: says which, and where."""
+
+
 class Results:
     """The stored rows and counts of a study, rewritten whole whenever something is added.
 
     Raises:
-        ValueError: a line is no JSON; says in which file and line.
+        RowsError: a line is no JSON; says in which file and line.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,13 +50,22 @@ class Results:
         return list(self._rows.values())
 
     def counts(self, row: Row) -> np.ndarray | None:
-        """The counts [n, 3] behind a test score, if they are stored."""
+        """The counts [n, 3] behind a test score, if they are stored.
+
+        Raises:
+            RowsError: what is stored can not be read; says of which model.
+        """
         metric = row["metric"] if row["metric"] == "f1_marginals" else "counts"
         stored = self._counts.get(_identity({**row, "metric": metric}))
         if stored is None:
             return None
-        raw = zlib.decompress(base64.b85decode(stored["value"]))
-        return np.frombuffer(raw, np.uint16).reshape(3, -1).T.astype(np.int64)
+        try:
+            raw = zlib.decompress(base64.b85decode(stored["value"]))
+            return np.frombuffer(raw, np.uint16).reshape(3, -1).T.astype(np.int64)
+        except (ValueError, zlib.error):
+            model = " ".join(str(row[key]) for key in ("run", "student", "objective", "seed"))
+            where = f"{self._counts_file}: the counts of {model}"
+            raise RowsError(f"{where}: damaged; restore the file") from None
 
     def add(self, outcome: Outcome) -> None:
         """Store what came of a job in place of what it gave before."""
@@ -108,6 +121,6 @@ def _read(file: Path) -> list[Row]:
             row = json.loads(line)
             _identity(row)
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file}, line {number}: not a row of results; restore the file") from None
+            raise RowsError(f"{file}, line {number}: not a row of results; restore the file") from None
         rows.append(row)
     return rows

@@ -5,13 +5,14 @@ import os
 import statistics
 import sys
 import threading
+import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from train.experiment import end_with
+from train.experiment import USER_ERRORS, end_with
 from train.study.plan import Run, StudentJob
 from train.study.rows import Outcome, Results, Row, is_current
 from train.study.work import teach_run, train_one
@@ -89,14 +90,17 @@ def run_jobs(
         RuntimeError: a worker was killed, by a lack of memory for example.
     """
     queue = Queue(runs, students)
-    measured = {row["run"] for row in results.rows if not row["student"] and is_current(row, runs)}
-    total, failed = len(queue), []
+    measured: dict[str, list[Row]] = defaultdict(list)
+    for row in results.rows:
+        if not row["student"] and is_current(row, runs):
+            measured[row["run"]].append(row)
+    total, failed, log = len(queue), [], out / "log.txt"
     left = duration(seconds_left(results.rows, queue, processes))
     say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")
     futures: dict[Future[Outcome], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(out / "log.txt",))
+    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(log,))
     try:
         while queue:
             while len(futures) < processes and (job := queue.next()) is not None:
@@ -108,19 +112,22 @@ def run_jobs(
                     outcome = future.result()
                 except BrokenProcessPool:
                     during = ", ".join(map(_name, [job, *futures.values()]))
-                    raise RuntimeError(
-                        f"a worker was killed during {during}; see {out / 'log.txt'}"
-                    ) from None
+                    raise RuntimeError(f"a worker was killed during {during}; see {log}") from None
                 except Exception as error:  # whatever it was: the other jobs are worth their while
                     lost = queue.fail(job)
                     more = f", and with it {len(lost)} students" if lost else ""
-                    failed.append(f"{_name(job)}: {error}")
-                    say(f"FAILED {_name(job)}{more}: {error}")
+                    reason = why(error, log)
+                    failed.append(f"{_name(job)}: {reason}")
+                    say(f"FAILED {_name(job)}{more}: {reason}")
                     continue
                 queue.finish(job)
-                results.add(_signed(outcome, runs, job))
+                if isinstance(job, str) and job in measured:
+                    told = "there already" + other_teachers(outcome.rows, measured[job])
+                else:
+                    results.add(_signed(outcome, runs, job))
+                    told = _said(outcome)
                 left = duration(seconds_left(results.rows, queue, processes))
-                say(f"[{total - len(queue)}/{total}] {_name(job)}: {_said(outcome)}; {left} left")
+                say(f"[{total - len(queue)}/{total}] {_name(job)}: {told}; {left} left")
     finally:
         # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
         for process in multiprocessing.active_children():
@@ -149,7 +156,7 @@ def seconds_left(rows: Sequence[Row], queue: Queue, processes: int) -> float:
 
 
 def _submit(
-    pool: ProcessPoolExecutor, runs: Mapping[str, Run], out: Path, job: Job, measured: Set[str]
+    pool: ProcessPoolExecutor, runs: Mapping[str, Run], out: Path, job: Job, measured: Container[str]
 ) -> Future[Outcome]:
     if isinstance(job, str):
         return pool.submit(teach_run, runs[job], out, job in measured)
@@ -183,14 +190,34 @@ def _signed(outcome: Outcome, runs: Mapping[str, Run], job: Job) -> Outcome:
     )
 
 
+def why(error: Exception, log: Path) -> str:
+    """What a job failed of; if that is a fault of the program, the log has its place."""
+    if isinstance(error, USER_ERRORS):
+        return str(error)
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    return f"{type(error).__name__}: {error}; see {log}"
+
+
+def other_teachers(found: Sequence[Row], stored: Sequence[Row]) -> str:
+    """A warning where teachers were trained again and score otherwise than those of the stored rows."""
+    keys = "case", "split", "metric"
+    main = {task.metric for task in TASKS.values()}
+    before = {tuple(row[key] for key in keys): row["value"] for row in stored}
+    for row in found:
+        known = before.get(tuple(row[key] for key in keys))
+        if row["metric"] in main and known is not None and known != row["value"]:
+            name = f"{row['split']} {row['metric'].upper()}"
+            return f", but not those of the stored rows: {name} {row['value']:.2f}, stored {known:.2f}"
+    return ""
+
+
 def _name(job: Job) -> str:
     return f"{job} teachers" if isinstance(job, str) else str(job)
 
 
 def _said(outcome: Outcome) -> str:
     """The main scores of a job's model, and its seconds."""
-    if not outcome.rows:
-        return "there already"
     parts = []
     for split in ("dev", "test"):
         main = {task.metric for task in TASKS.values()}

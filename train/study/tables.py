@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from string import Formatter
 from typing import Any
 
 import numpy as np
 
 from train.distill.objectives import is_for
+from train.evaluation import AGREEMENT
 from train.families import FAMILY
 from train.report import gap_recovered
 from train.study.plan import Comparison, Curve, Run, Study, StudyError, Table, TableRow
@@ -28,7 +30,15 @@ from train.tasks import TASKS
 
 OF_COUNTS = "f1_marginals"
 """The score beside the main one that has counts of its own."""
-METRICS = ("f1", "precision", "recall", "uas", "las", "agreement", "entropy", OF_COUNTS)
+METRICS = {
+    "ner": ("f1", "precision", "recall", AGREEMENT, "entropy", "lost_mass", OF_COUNTS),
+    "parse": ("uas", "las", AGREEMENT, "entropy", "lost_mass"),
+}
+"""What a cell can show, by task."""
+SPLITS = ("test", "dev", "train", "labelled", "unlabelled")
+TEACHERS = ("teacher", "token")
+QUERY = ("run", "student", "objective", "teacher", "metric", "split")
+"""The keys of a cell that are looked for; others stand in the braces of these."""
 FEWEST_SEEDS = 3
 """With fewer seeds of a student nothing is called better or worse."""
 
@@ -38,7 +48,7 @@ class Cell:
     """One system's scores, a score a seed, and where they are stored."""
 
     scored: Scored
-    dev: tuple[float, ...]
+    dev: Mapping[int, float]  # by seed, in the task's main metric or in agreement with the teacher
     run: str
     what: str  # the kind of student and the objective, or teacher
 
@@ -62,6 +72,7 @@ class Difference:
     theirs: Scored
     draws: Floats  # bootstrap draws of it
     paper: float | None
+    is_one_model: bool = False  # the same model, read in two ways
 
     @property
     def scores(self) -> Pair:
@@ -71,18 +82,33 @@ class Difference:
     def value(self) -> float:
         return mean(self.ours.values) - mean(self.theirs.values)
 
-    def verdict(self, epsilon: float | None) -> str:
-        """better, worse or open: both tests have to agree on better; for worse the interval decides.
+    @property
+    def order(self) -> Pair | None:
+        """The scores of the better side, then of the other one; None where the interval does not tell.
 
-        A teacher is trained once and has no ε: the interval decides alone. With fewer than three seeds of a
-        student everything is open.
+        Fewer than three seeds of a student tell nothing, nor do two teachers of one training each.
         """
+        sides = self.ours, self.theirs
+        if any(len(side.seeds) < FEWEST_SEEDS for side in sides if not side.is_teacher):
+            return None
+        if all(side.is_teacher for side in sides) and not self.is_one_model:
+            return None
         low, high = interval(self.draws)
-        if any(len(side.seeds) < FEWEST_SEEDS for side in (self.ours, self.theirs) if not side.is_teacher):
+        if low == high or low <= 0 <= high:
+            return None
+        return self.scores if low > 0 else self.scores[::-1]
+
+    def verdict(self, epsilons: Mapping[Pair, float | None]) -> str:
+        """better, worse or open: the interval and the ε of the order it finds have to agree.
+
+        A teacher is trained once and has no ε: the interval decides alone.
+        """
+        if self.order is None:
             return "open"
-        if low > 0 and (epsilon is None or epsilon < DOMINATES):
-            return "better"
-        return "worse" if high < 0 else "open"
+        epsilon = epsilons[self.order]
+        if epsilon is not None and epsilon >= DOMINATES:
+            return "open"
+        return "better" if self.order == self.scores else "worse"
 
 
 @dataclass(frozen=True)
@@ -123,9 +149,15 @@ class Cells:
         Raises:
             StudyError: there is no such run or metric, or the query does not say enough.
         """
-        if query.get("metric", OF_COUNTS) not in METRICS:
-            raise StudyError(f"{where}: no metric {query['metric']!r}; there are: {', '.join(METRICS)}")
         student, who = self._model(where, query)
+        if not student and who not in TEACHERS:
+            raise StudyError(f"{where}: no teacher {who!r}; there are: {', '.join(TEACHERS)}")
+        if query.get("split", "test") not in SPLITS:
+            raise StudyError(f"{where}: no split {query['split']!r}; there are: {', '.join(SPLITS)}")
+        for run in self._runs_of(where, query):
+            if query.get("metric", METRICS[run.task][0]) not in METRICS[run.task]:
+                known = ", ".join(METRICS[run.task])
+                raise StudyError(f"{where}: no metric {query['metric']!r} of {run.task}; there are: {known}")
         return all(
             (who != "token" or run.task_settings.token_teacher is not None)
             if not student
@@ -138,13 +170,27 @@ class Cells:
     def find(self, where: str, query: Mapping[str, Any]) -> Cell | None:
         """The cell of a query, None where it has no rows yet; of several runs the one that is best on dev.
 
+        Runs are compared over the seeds that all of them have on dev; where there are none, the first is
+        taken.
+
         Raises:
             StudyError: as above.
         """
         student, who = self._model(where, query)
-        runs = self._runs_of(where, query)
-        cells = [self._find(run, student, who, query) for run in runs]
-        return max((c for c in cells if c is not None), key=lambda c: mean(c.dev or (0,)), default=None)
+        found = [self._find(run, student, who, query) for run in self._runs_of(where, query)]
+        cells = [cell for cell in found if cell is not None]
+        if not cells:
+            return None
+        seeds = set.intersection(*(set(cell.dev) for cell in cells))
+        return max(cells, key=lambda cell: mean(cell.dev[seed] for seed in seeds) if seeds else 0.0)
+
+    def check_counts(self, where: str, query: Mapping[str, Any]) -> None:
+        """Refuse to compare a cell whose score does not come from stored counts."""
+        for run in self._runs_of(where, query):
+            compared = (TASKS[run.task].metric, OF_COUNTS)
+            if query.get("metric", compared[0]) not in compared or query.get("split", "test") != "test":
+                said = " and ".join(compared)
+                raise StudyError(f"{where}: {said} of the test split can be compared, not {dict(query)}")
 
     def _model(self, where: str, query: Mapping[str, Any]) -> tuple[str, str]:
         """The kind of student, empty for a teacher; the objective, or which teacher."""
@@ -157,8 +203,7 @@ class Cells:
 
     def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
         try:
-            named = query["run"] if isinstance(query["run"], list) else [query["run"]]
-            names = [str(name).format(**query) for name in named]
+            names = [name.format(**query) for name in _names(query)]
         except KeyError as error:
             raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
         for name in names:
@@ -180,7 +225,13 @@ class Cells:
         scored = Scored(
             seeds, values, whole if len(whole) == len(corpora) else (), run.task, is_teacher=not student
         )
-        dev = tuple(row["value"] for row in rows if row["split"] == "dev")
+        chosen_by = (TASKS[run.task].metric, AGREEMENT)
+        dev = {
+            row["seed"]: row["value"]
+            for name in chosen_by
+            for row in self._rows.get((run.name, student, who, name), [])
+            if row["split"] == "dev"
+        }
         return Cell(scored, dev, run.name, f"{student} {who}".strip())
 
     def _counts(self, rows: Sequence[Row]) -> np.ndarray | None:
@@ -247,6 +298,10 @@ def _check_table(cells: Cells, table: Table, where: str) -> None:
     for row in table.rows:
         if row.label not in {label for label, _ in planned}:
             raise StudyError(f"{where}: the study trains nothing for the row {row.label!r}, in any column")
+        for column in (*row.instead, *(row.paper.values if row.paper else ())):
+            if column not in table.columns:
+                raise StudyError(f"{where}: row {row.label!r}: no column {column!r}")
+    _check_keys([query for _, _, query in table.queries()], where)
     for comparison in table.comparisons:
         for name in (comparison.ours, comparison.theirs):
             if name not in table.columns:
@@ -254,38 +309,65 @@ def _check_table(cells: Cells, table: Table, where: str) -> None:
         for label in comparison.rows or ():
             if label not in {row.label for row in table.rows}:
                 raise StudyError(f"{where}: comparisons: no row {label!r}")
-        compared = [
-            query for _, column, query in table.queries() if column in (comparison.ours, comparison.theirs)
-        ]
-        if any(query.get("metric", OF_COUNTS) != OF_COUNTS for query in compared):
-            raise StudyError(f"{where}: comparisons: of the tasks' main scores and {OF_COUNTS} only")
+        for row, column, query in table.queries():
+            is_row = row.label in (comparison.rows or [row.label])
+            if is_row and column in (comparison.ours, comparison.theirs):
+                cells.check_counts(f"{where}: comparisons", query)
 
 
 def _check_curve(cells: Cells, curve: Curve, where: str) -> None:
     for name, _, query in curve.queries():
         if not cells.is_planned(where, query):
             raise StudyError(f"{where}: the study does not train {name!r}: {query}")
+        cells.check_counts(where, query)
+    _check_keys([query for _, _, query in curve.queries()], where)
     for name in (curve.ours, curve.theirs):
         if name not in curve.lines:
             raise StudyError(f"{where}: no line {name!r}")
 
 
+def _check_keys(queries: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse keys that are neither looked for nor in the braces of any cell: they are misspelt."""
+    named = {key: None for query in queries for key in query}
+    braces = {
+        field
+        for query in queries
+        for value in (query.get("objective"), *_names(query))
+        for _, field, _, _ in Formatter().parse(str(value))
+    }
+    for key in named:
+        if key not in QUERY and key not in braces:
+            raise StudyError(f"{where}: no cell uses {key!r}; it is none of {', '.join(QUERY)}")
+
+
+def _names(query: Mapping[str, Any]) -> list[str]:
+    """The runs of a cell, braces and all."""
+    named = query["run"]
+    return [str(name) for name in (named if isinstance(named, list) else [named])]
+
+
 def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
     """The mean of all differences that a claim is about, over the seeds that all of them have; None if none.
 
-    As the paper does for its averages, the scores of the same seed are averaged.
+    As the paper does for its averages, the scores of the same seed are averaged. Beside it stands the mean
+    of what the paper has of them.
     """
     found = [d for table in tables for d in table.differences if d.comparison.claim == claim]
-    if not found:
+    sides = [side for d in found for side in (d.ours, d.theirs)]
+    seeds = shared_seeds(sides)
+    if not found or not (seeds or all(side.is_teacher for side in sides)):
         return None
-    seeds = shared_seeds([side for d in found for side in (d.ours, d.theirs)])
     pairs = [(d.ours.of(seeds), d.theirs.of(seeds)) for d in found]
     draws = [
         d.draws if pair[0] is d.ours and pair[1] is d.theirs else differences(*pair)
         for d, pair in zip(found, pairs, strict=True)
     ]
     ours, theirs = (_average([pair[side] for pair in pairs], seeds) for side in (0, 1))
-    return Difference("", found[0].comparison, ours, theirs, mean_draws(draws), None)
+    papers = [d.paper for d in found if d.paper is not None]
+    return Difference(
+        "", found[0].comparison, ours, theirs, mean_draws(draws), mean(papers) if papers else None,
+        is_one_model=all(d.is_one_model for d in found),
+    )  # fmt: skip
 
 
 def _average(models: Sequence[Scored], seeds: tuple[int, ...]) -> Scored:
@@ -307,12 +389,13 @@ def _difference(row: FilledRow, comparison: Comparison) -> Difference | None:
     said = row.row.paper.values if row.row.paper else {}
     if comparison.ours in said and comparison.theirs in said:
         paper = said[comparison.ours] - said[comparison.theirs]
-    return Difference(row.row.label, comparison, *sides, differences(*sides), paper)
+    is_one_model = (ours.run, ours.what) == (theirs.run, theirs.what)
+    return Difference(row.row.label, comparison, *sides, differences(*sides), paper, is_one_model)
 
 
 def recovered(row: FilledRow, column: str) -> float | None:
     """The share of the gap between the row's teacher and its student alone that a column closes."""
     teacher, alone, cell = row.cells.get("teacher"), row.cells.get("none"), row.cells.get(column)
-    if teacher is None or alone is None or cell is None or column in ("teacher", "none"):
+    if teacher is None or alone is None or cell is None or column == "none" or cell.scored.is_teacher:
         return None
     return gap_recovered(teacher.mean, alone.mean, cell.mean)

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,6 @@ from train.study.plan import Run, StudentJob
 from train.study.rows import Outcome, Row
 from train.teachers import by_corpus
 
-SHARED = ("teacher", "teachers", "token_teacher", "token_teachers")
-"""Folders of a task's teachers: one for all runs that have the same."""
 MOST_RUNS = 64
 """How many runs a worker keeps in memory."""
 
@@ -35,19 +32,24 @@ def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
 
     Args:
         out: the folder of the study's runs.
-        is_measured: whether the teachers' rows are stored; then there is no outcome.
+        is_measured: whether the teachers' rows are stored; then the scores are all that comes of it.
     """
     start = time.perf_counter()
-    folder, shared = out / run.folder, out / "shared" / run.shared_key()
-    _link(folder / "words", shared / "words")
-    for name in SHARED:
-        _link(folder / run.task / name, shared / run.task / name)
-    speakers = ["teacher.json", *(["token_teacher.json"] if run.task_settings.token_teacher else [])]
-    _copy_scores(speakers, shared / run.task, folder / run.task)
+    folder, shared = out / run.folder, out / "shared"
+    _link(folder / "words", shared / run.shared_key() / "words")
+    homes = {"teacher": shared / run.shared_key() / run.task}  # one for all runs with the same teachers
+    if run.task_settings.token_teacher:
+        homes["token_teacher"] = shared / run.token_key() / run.task
+    for name, home in homes.items():
+        for one_or_many in (name, f"{name}s"):
+            _link(folder / run.task / one_or_many, home / one_or_many)
+        _copy_scores(f"{name}.json", home, folder / run.task)
     taught = _teach(run, out)
-    _copy_scores(speakers, folder / run.task, shared / run.task)
+    for name, home in homes.items():
+        _copy_scores(f"{name}.json", folder / run.task, home)
+    speakers = [f"{name}.json" for name in homes]
     if is_measured:
-        return Outcome([], [])
+        return Outcome([row for name in speakers for row in teacher_rows(folder / run.task / name)], [])
     rows: list[Row] = []
     counts: list[tuple[Row, np.ndarray]] = []
     for name, teaching in zip(speakers, (taught.teaching, taught.token_teaching), strict=False):
@@ -158,8 +160,7 @@ def _link(link: Path, target: Path) -> None:
         link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
 
 
-def _copy_scores(names: Sequence[str], source: Path, target: Path) -> None:
+def _copy_scores(name: str, source: Path, target: Path) -> None:
     """Scores of the same teachers, measured once."""
-    for name in names:
-        if (source / name).exists() and not (target / name).exists():
-            write_whole(target / name, (source / name).read_text(encoding="utf-8"))
+    if (source / name).exists() and not (target / name).exists():
+        write_whole(target / name, (source / name).read_text(encoding="utf-8"))

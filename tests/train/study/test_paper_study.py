@@ -79,3 +79,16 @@ def test_the_report_was_drawn_from_the_rows_that_are_stored(
     loaded, runs = study
     report = (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
     assert where_cells_come_from(fill(loaded, runs, results)) in report
+
+
+def test_the_readme_says_of_the_study_what_its_report_says() -> None:
+    report = (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
+    claims = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+    numbers = {(c[2], c[3], c[5], c[1].strip("*")) for c in claims if len(c) == 7}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| structural distillation |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) == 6
+    for line in table:
+        _, points, low_to_high, paper, said = line.replace("−", "-").strip("| ").split(" | ")
+        said = said.replace("can't be told", "can't be told here")
+        assert (points.split()[0], low_to_high, paper, said) in numbers, line

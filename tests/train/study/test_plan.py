@@ -111,6 +111,7 @@ def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> 
     )
     assert runs["plain"].teachers_digest() == runs["softer"].teachers_digest()
     assert runs["token"].shared_key() == runs["plain"].shared_key()
+    assert runs["token"].token_key() != runs["longer_token"].token_key()
     names = ("plain", "raw", "folds", "token", "longer_token")
     assert len({runs[name].teachers_digest() for name in names}) == 5
 
@@ -128,6 +129,8 @@ def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
         ({"set": {"labeled": 5}}, "runs.a: .*labeled: unknown key; did you mean 'labelled'"),
         ({"grid": {"unlabelled": []}}, "runs.a.grid.unlabelled: .*at least 1"),
         ({"sets": {}}, "runs.a.sets: Extra inputs"),
+        ({"set": {"seeds": [7]}}, "runs.a: seeds are those of the whole study"),
+        ({"set": {"distillation.objectives": ["none", "none"]}}, "runs.a: an objective stands twice"),
         (
             {"set": {"tasks.parse.students": {"biaffine": {}}, "distillation.objectives": ["none"]}},
             "runs.a: a study's recipe has one task",
@@ -139,6 +142,14 @@ def test_a_wrong_study_is_refused_with_the_place_and_the_remedy(
 ) -> None:
     with pytest.raises(StudyError, match=said):
         plan(tmp_path, a=entry)
+
+
+def test_seeds_that_stand_twice_and_runs_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"there are two runs a/unlabelled=5; rename"):
+        plan(tmp_path, **{"a": {"grid": {"unlabelled": [5]}}, "a/unlabelled=5": {}})
+    for wrong, said in (({"seeds": [1, 2, 2]}, "one stands twice"), ({"report": "x/y.md"}, "name it alone")):
+        with pytest.raises(StudyError, match=said):
+            load_study(write(tmp_path, runs={}, **wrong))
 
 
 def test_a_study_that_is_not_there_names_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:

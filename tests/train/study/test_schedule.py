@@ -4,7 +4,14 @@ import pytest
 import yaml
 
 from train.study.plan import Run, StudentJob, load_study, runs_of, student_jobs
-from train.study.schedule import STUDENT_SECONDS, TEACHING_SECONDS, Queue, seconds_left
+from train.study.schedule import (
+    STUDENT_SECONDS,
+    TEACHING_SECONDS,
+    Queue,
+    other_teachers,
+    seconds_left,
+    why,
+)
 
 
 @pytest.fixture
@@ -68,3 +75,21 @@ def test_the_time_left_is_that_of_such_jobs_before_and_a_guess_where_there_was_n
     ]
     # plain 4 × 10, soft 4 × 30, hebrew as all students of the task: 4 × 20.
     assert seconds_left(timed, queue, processes=1) == 3 * 100 + 40 + 120 + 80
+
+
+def test_teachers_that_were_trained_again_and_score_otherwise_are_told() -> None:
+    stored = {"case": "1a", "split": "test", "metric": "f1", "value": 74.27}
+    speed = {"case": "1a", "split": "test", "metric": "sent_per_s", "value": 100.0}
+    assert other_teachers([stored, speed], [stored, {**speed, "value": 99.0}]) == ""
+    said = other_teachers([{**stored, "value": 74.31}], [stored])
+    assert said == ", but not those of the stored rows: test F1 74.31, stored 74.27"
+
+
+def test_a_fault_of_the_program_is_told_with_its_kind_and_its_place_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    assert why(RuntimeError("labelled: 99 sentences are wanted"), log) == "labelled: 99 sentences are wanted"
+    assert not log.exists()
+    with pytest.raises(KeyError) as fault:
+        {"test": 1}["dev"]
+    assert why(fault.value, log) == f"KeyError: 'dev'; see {log}"
+    assert "test_schedule.py" in log.read_text()

@@ -50,8 +50,16 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 def test_scores_without_counts_are_compared_by_their_seeds_alone() -> None:
     draws = differences(bare(61.0, 62.0, 63.0), bare(60.0, 60.0, 60.0))
     assert draws.mean() == pytest.approx(2, abs=0.05)
-    # The standard error of the mean of three, from their own spread.
-    assert draws.std() == pytest.approx(1 / 3**0.5, rel=0.05)
+    # The standard error of the mean of three from their own spread, with Student's 4.30 for the normal 1.96.
+    assert draws.std() == pytest.approx(4.303 / 1.96 / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_contains_no_difference_in_19_of_20_studies_without_one(seeds: int) -> None:
+    generator = np.random.default_rng(0)
+    studies = generator.normal(60, 1, size=(1000, 2, seeds))
+    intervals = [interval(differences(bare(*ours), bare(*theirs), samples=1000)) for ours, theirs in studies]
+    assert np.mean([low < 0 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_seeds_of_one_side_are_compared_with_the_same_seeds_of_the_other() -> None:

@@ -186,21 +186,34 @@ def test_the_list_says_what_is_done_what_is_left_and_how_to_train_a_run_alone(
     partly.mkdir()
     (partly / "study.yaml").write_text(finished.read_text())
     (partly / "results.jsonl").write_text("".join(lines))
+    (partly / "counts.jsonl").write_text((finished.parent / "counts.jsonl").read_text())
     assert main([str(partly / "study.yaml"), "--list"]) == 0
     printed = capsys.readouterr().out
     assert "labelled: 2 of 4 students\n    python -m train " in printed
     assert "2 of 8 students are left to train, about 1 min" in printed
 
 
-def test_two_processes_do_not_train_one_study_at_a_time(
+def test_two_processes_do_not_write_one_study_or_one_folder_of_runs_at_a_time(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = write_study(folder, "locked", labelled={})
-    with (study.parent / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert main([str(study), "--out", str(study.parent / "runs")]) == 1
-    assert "another process is training a study of this folder" in capsys.readouterr().err
-    assert not (study.parent / "runs").exists()
+    runs = study.parent / "runs"
+    for locked, more in ((study.parent, []), (study.parent, ["--forget"]), (runs, [])):
+        locked.mkdir(exist_ok=True)
+        with (locked / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert main([str(study), "--out", str(runs), *more]) == 1
+        assert f"{locked}: another process is training a study" in capsys.readouterr().err
+    assert [path.name for path in runs.iterdir()] == [".lock"]
+
+
+def test_a_study_without_tables_says_that_there_is_no_report(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(folder, "bare", labelled={})
+    study.write_text(yaml.safe_dump({**yaml.safe_load(study.read_text()), "tables": []}))
+    assert main([str(study), "--report"]) == 0
+    assert "has no tables and no figure" in capsys.readouterr().out
 
 
 def test_only_takes_patterns_and_an_unknown_one_lists_the_runs(
