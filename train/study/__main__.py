@@ -5,10 +5,10 @@ python -m train.study studies/paper.yaml --report    draw the report from the st
 python -m train.study studies/paper.yaml --list      what is done and what is left; train nothing
 python -m train.study studies/paper.yaml --only 'entities*'    some of the runs
 
-Results are rows in results.jsonl beside the study file, so that each study has a folder. A student whose row
-is there is not trained again, whatever else is on this machine. Runs, teachers and logs are under
-runs/studies/NAME; a study that was stopped, at whatever moment, goes on with the same command. Teachers are
-trained once and shared between runs.
+Results are rows in results.jsonl and counts in counts.jsonl beside the study file, so that each study has a
+folder. A student that is there in both is not trained again, whatever else is on this machine. Runs,
+teachers and logs are under runs/studies/NAME; a study that was stopped, at whatever moment, goes on with the
+same command. Teachers are trained once and shared between runs.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import fnmatch
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ import torch
 from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
 from train.study.rows import Results, RowsError, is_current
 from train.study.tables import check_cells
-from train.tasks import TASKS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,7 +103,7 @@ def _train(
             return ()
         from train.study.schedule import run_jobs
 
-        with _alone(out):
+        with _alone(out) if out.resolve() != folder.resolve() else nullcontext():
             return run_jobs(
                 results, runs, left, out, processes=processes, say=lambda line: print(line, flush=True)
             )
@@ -129,8 +128,7 @@ def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) 
         if row["student"] and is_current(row, runs):
             job = row["run"], row["student"], row["objective"], row["seed"]
             done.add(job)
-            is_score = row["split"].startswith("test") and row["metric"] == TASKS[row["task"]].metric
-            if is_score and results.counts(row) is None:
+            if not results.has_counts(row):
                 incomplete.add(job)
     done -= incomplete
     return [job for job in jobs if (job.run, job.student, job.objective, job.seed) not in done]

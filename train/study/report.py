@@ -3,13 +3,23 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from train.resources import write_whole
 from train.study.curves import FilledCurve, draw, fill_curves
 from train.study.plan import Run, Study
 from train.study.rows import Results, is_current
 from train.study.significance import DOMINATES, Pair, aso_epsilons, interval
-from train.study.tables import FEWEST_SEEDS, Cell, Difference, FilledTable, fill, pooled, recovered
+from train.study.tables import (
+    FEWEST_SEEDS,
+    Cell,
+    Difference,
+    FilledTable,
+    bearing_on,
+    fill,
+    pooled,
+    recovered,
+)
 
 VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
 
@@ -84,12 +94,13 @@ def _claims(
         "Of each claim the differences of all its cells are averaged, each counting the same, over the seeds "
         f"that all have. It *holds* where the 95 % interval lies above zero and ε is below {DOMINATES}; it "
         "*does not hold* where the opposite shows as clearly, the interval below zero and the ε of the other "
-        f"order below {DOMINATES}; otherwise it *can't be told here*, also where the interval contains the "
-        "paper's gain. A teacher is trained once and has no ε: against students the interval decides alone, "
-        f"and two teachers are never told apart. Fewer than {FEWEST_SEEDS} seeds tell nothing. Intervals "
-        "are of other seeds of the students and other test sentences, not of other teachers, labelled "
-        "sentences or word vectors; neither they nor ε are corrected for the number of comparisons. *The "
-        "paper's* is the mean of what it has of these cells.",
+        f"order below {DOMINATES}; otherwise it *can't be told here*. An open claim is not refuted: its "
+        "interval may contain the paper's gain. A teacher is trained once and has no ε: against students, "
+        "and against its own modes, the interval decides alone, and two teachers are never told apart. "
+        f"Fewer than {FEWEST_SEEDS} seeds tell nothing. Intervals are of other seeds of the students and "
+        "other test sentences, not of other teachers, labelled sentences or word vectors; neither they nor ε "
+        "are corrected for the number of comparisons. *The paper's* is the mean of the cells that it has; "
+        "where it has not all of them, our mean of the same cells stands beside it.",
         "",
         "| claim | verdict | mean difference | 95 % interval | ε | the paper's | better / open / worse |",
         "|---|---|---|---|---|---|---|",
@@ -99,14 +110,25 @@ def _claims(
         if mean is None:
             lines.append(f"| {text} | no rows yet, or no seed that all have | | | | | |")
             continue
-        said = [
-            d.verdict(epsilons) for table in tables for d in table.differences if d.comparison.claim == claim
-        ]
+        cells = bearing_on(claim, tables)
+        said = [d.verdict(epsilons) for d in cells]
         each = " / ".join(str(said.count(one)) for one in ("better", "open", "worse"))
         lines.append(
-            f"| {text} | **{found[claim]}** | {_points(mean, epsilons)} | {_signed(mean.paper)} | {each} |"
+            f"| {text} | **{found[claim]}** | {_points(mean, epsilons)} | {_papers(cells)} | {each} |"
         )
     return "\n".join(lines)
+
+
+def _papers(cells: Sequence[Difference]) -> str:
+    """The paper's mean of the cells that it has; if these are not all, how many, and ours of the same."""
+    both = [(d.value, d.paper) for d in cells if d.paper is not None]
+    if not both:
+        return ""
+    ours, theirs = (fmean(values) for values in zip(*both, strict=True))
+    beside = (
+        "" if len(both) == len(cells) else f" ({len(both)} of {len(cells)} cells; ours of them {ours:+.2f})"
+    )
+    return f"{theirs:+.2f}{beside}"
 
 
 def _figure(curves: Sequence[FilledCurve], picture: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from train.resources import write_whole
 from train.study.plan import Run
+from train.tasks import TASKS
 
 Row = dict[str, Any]
 IDENTITY = ("run", "student", "settings", "system", "case", "objective", "seed", "split", "metric")
@@ -66,6 +67,11 @@ class Results:
             model = " ".join(str(row[key]) for key in ("run", "student", "objective", "seed"))
             where = f"{self._counts_file}: the counts of {model}"
             raise RowsError(f"{where}: damaged; restore the file") from None
+
+    def has_counts(self, row: Row) -> bool:
+        """Whether a row is no main score of a test split, or has its counts."""
+        is_score = row["split"].startswith("test") and row["metric"] == TASKS[row["task"]].metric
+        return not is_score or self.counts(row) is not None
 
     def add(self, outcome: Outcome) -> None:
         """Store what came of a job in place of what it gave before."""

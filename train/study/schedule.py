@@ -94,6 +94,9 @@ def run_jobs(
     for row in results.rows:
         if not row["student"] and is_current(row, runs):
             measured[row["run"]].append(row)
+    for name, rows in list(measured.items()):
+        if not all(results.has_counts(row) for row in rows):
+            del measured[name]
     total, failed, log = len(queue), [], out / "log.txt"
     left = duration(seconds_left(results.rows, queue, processes))
     say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")

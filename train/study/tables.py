@@ -200,12 +200,16 @@ class Cells:
             return query["student"], str(query["objective"]).format(**query)
         except KeyError as error:
             raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
+        except (IndexError, ValueError) as error:
+            raise StudyError(f"{where}: objective {query['objective']!r}: {error}") from None
 
     def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
         try:
             names = [name.format(**query) for name in _names(query)]
         except KeyError as error:
             raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
+        except (IndexError, ValueError) as error:
+            raise StudyError(f"{where}: run {query['run']!r}: {error}") from None
         for name in names:
             if name not in self._runs:
                 raise StudyError(f"{where}: there is no run {name!r}; there are: {', '.join(self._runs)}")
@@ -346,13 +350,17 @@ def _names(query: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in (named if isinstance(named, list) else [named])]
 
 
+def bearing_on(claim: str, tables: Sequence[FilledTable]) -> list[Difference]:
+    """The differences that a claim is about."""
+    return [d for table in tables for d in table.differences if d.comparison.claim == claim]
+
+
 def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
     """The mean of all differences that a claim is about, over the seeds that all of them have; None if none.
 
-    As the paper does for its averages, the scores of the same seed are averaged. Beside it stands the mean
-    of what the paper has of them.
+    As the paper does for its averages, the scores of the same seed are averaged.
     """
-    found = [d for table in tables for d in table.differences if d.comparison.claim == claim]
+    found = bearing_on(claim, tables)
     sides = [side for d in found for side in (d.ours, d.theirs)]
     seeds = shared_seeds(sides)
     if not found or not (seeds or all(side.is_teacher for side in sides)):
@@ -363,11 +371,8 @@ def pooled(claim: str, tables: Sequence[FilledTable]) -> Difference | None:
         for d, pair in zip(found, pairs, strict=True)
     ]
     ours, theirs = (_average([pair[side] for pair in pairs], seeds) for side in (0, 1))
-    papers = [d.paper for d in found if d.paper is not None]
-    return Difference(
-        "", found[0].comparison, ours, theirs, mean_draws(draws), mean(papers) if papers else None,
-        is_one_model=all(d.is_one_model for d in found),
-    )  # fmt: skip
+    is_one_model = all(d.is_one_model for d in found)
+    return Difference("", found[0].comparison, ours, theirs, mean_draws(draws), None, is_one_model)
 
 
 def _average(models: Sequence[Scored], seeds: tuple[int, ...]) -> Scored:

@@ -1,11 +1,12 @@
 """The study of the paper's tables, as it is committed: its file, its rows and its report belong together."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from train.study.plan import Run, Study, load_study, runs_of, student_jobs
-from train.study.report import where_cells_come_from
+from train.study.report import VERDICTS, where_cells_come_from
 from train.study.rows import Results, is_current
 from train.study.significance import score_of
 from train.study.tables import check_cells, fill
@@ -81,14 +82,35 @@ def test_the_report_was_drawn_from_the_rows_that_are_stored(
     assert where_cells_come_from(fill(loaded, runs, results)) in report
 
 
-def test_the_readme_says_of_the_study_what_its_report_says() -> None:
+IN_THE_README = {
+    "trees, labelled sentences only: over no distillation": "labelled_none_trees",
+    "trees, raw text as well: over Top-1": "raw_top1_trees",
+    "entities, labelled sentences only: over no distillation": "labelled_none",
+    "entities, raw text as well: over Top-1": "raw_top1",
+    "entities, raw text as well: over token-level distillation": "raw_token",
+    "entities, zero-shot: over Top-1": "zero_shot_top1",
+    "entities, zero-shot: a CRF over a MaxEnt student taught token by token": "zero_shot_token",
+    "entities, a temperature of 2 to 5: on marginals over on potentials": "local_same",
+}
+
+
+def test_the_readme_says_of_the_study_what_its_report_says(study: tuple[Study, dict[str, Run]]) -> None:
+    loaded, runs = study
     report = (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
-    claims = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
-    numbers = {(c[2], c[3], c[5], c[1].strip("*")) for c in claims if len(c) == 7}
+    cells = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+    claims = {row[0].removeprefix("| "): row for row in cells if len(row) == 7}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.partition("| structural distillation |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert len(table) == 6
-    for line in table:
-        _, points, low_to_high, paper, said = line.replace("−", "-").strip("| ").split(" | ")
-        said = said.replace("can't be told", "can't be told here")
-        assert (points.split()[0], low_to_high, paper, said) in numbers, line
+    said = [[cell.strip() for cell in line.replace("−", "-").strip("|").split("|")] for line in table]
+    assert [row[0] for row in said] == list(IN_THE_README)
+    for label, points, low_to_high, paper, verdict in said:
+        _, wanted, difference, interval, _, papers, _ = claims[loaded.claims[IN_THE_README[label]]]
+        assert wanted.strip("*").startswith(verdict), label
+        assert (points.split()[0], low_to_high, paper) == (difference, interval, papers), label
+    tally = re.search(r"Of (\d+) claims (\d+) hold, (\d+) do not hold, and (\d+) can't be told", readme)
+    assert tally is not None
+    holds, fails, opens = (
+        sum(row[1].strip("*") == verdict for row in claims.values()) for verdict in VERDICTS.values()
+    )
+    assert tuple(map(int, tally.groups())) == (len(loaded.claims), holds, fails, opens)
+    assert f" {len(student_jobs(runs))} students" in readme

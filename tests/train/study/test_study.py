@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -141,6 +142,21 @@ def test_what_is_stored_is_not_trained_again_on_another_machine(finished: Path, 
     assert (copy.parent / "results.jsonl").read_bytes() == before
     report = (copy.parent / "study.md").read_text()
     assert report == (finished.parent / "study.md").read_text().replace(str(finished), str(copy))
+
+
+def test_counts_that_are_lost_are_made_again(finished: Path, folder: Path) -> None:
+    study = folder / "lost" / "study.yaml"
+    copytree(finished.parent, study.parent, symlinks=True)
+    counts = study.parent / "counts.jsonl"
+    before = counts.read_text()
+    lines = before.splitlines(keepends=True)
+    teacher = next(line for line in lines if '"run": "labelled"' in line and '"student": ""' in line)
+    student = next(line for line in lines if '"run": "labelled"' in line and '"student": "crf"' in line)
+    counts.write_text("".join(line for line in lines if line not in (teacher, student)))
+    done = train(study, folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 students and the teachers of 1 runs are left" in done.stdout
+    assert counts.read_text() == before
 
 
 def test_a_study_killed_in_the_middle_goes_on_to_the_numbers_of_an_uninterrupted_one(

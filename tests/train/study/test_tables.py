@@ -172,7 +172,6 @@ def test_a_difference_stands_beside_the_papers_and_a_claim_is_their_mean(
     assert claim is not None
     assert claim.value == pytest.approx((10 + 4 + 10) / 3)
     assert claim.draws.mean() == pytest.approx(8, abs=0.5)
-    assert claim.paper == 1.5
     assert pooled("nothing", tables) is None
 
 
@@ -293,6 +292,8 @@ def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
     ("old", "new", "said"),
     [
         ("run: raw/unlabelled={amount}", "run: row/{amount}", "there is no run 'row/10'; there are: raw/"),
+        ("run: raw/unlabelled={amount}", "run: raw/{", "run 'raw/{': Single '{' encountered"),
+        ("objective: structural", "objective: '}'", "objective '}': Single '}' encountered"),
         ("amount: 10", "amounts: 10", "Table 1: entities: a cell has no 'amount'; it has run, student"),
         ("objective: structural", "objektive: structural", "a cell has no 'objective'"),
         (
@@ -349,7 +350,8 @@ def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
     assert "**holds: 1** · **does not hold: 0** · **can't be told here: 0**" in text
     (claim,) = (line for line in text.splitlines() if line.startswith("| it beats the student alone |"))
     assert claim.startswith("| it beats the student alone | **holds** | +8.00 | ")
-    assert claim.endswith(" | 0.01 | +1.50 | 2 / 1 / 0 |")  # ε, the paper's, the verdicts of the cells
+    # ε, what the paper has of the first cell alone, and the cells' verdicts.
+    assert claim.endswith(" | 0.01 | +1.50 (1 of 3 cells; ours of them +10.00) | 2 / 1 / 0 |")
     assert "| nothing is said of this | no rows yet, or no seed that all have |" in text
     assert "| Table 1 | ten: ours | `raw/unlabelled=10` | crf structural | 51.00, 52.00, 53.00 |" in text
     assert "Not finished" not in text
