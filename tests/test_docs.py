@@ -15,8 +15,8 @@ import torch
 from train.project import project
 from train.recipe import load_recipe
 from train.structs import HeadSelection, LabelledHeads, SpanSet
+from train.study.check import check_cells
 from train.study.plan import load_study, runs_of
-from train.study.tables import check_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "structural-kd.md").read_text(encoding="utf-8")

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
+from train.study.check import check_cells
 from train.study.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
 from train.study.rows import Results, RowsError, is_current
-from train.study.tables import check_cells
 
 
 def main(arguments: list[str] | None = None) -> int:

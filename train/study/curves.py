@@ -9,7 +9,7 @@ from statistics import mean
 from train.resources import write_whole
 from train.study.plan import Curve, Run, Study
 from train.study.rows import Results
-from train.study.significance import Scored, differences, interval, shared_seeds
+from train.study.significance import Scored, differences, interval, over_shared_seeds, shared_seeds
 from train.study.tables import FEWEST_SEEDS, Cell, Cells
 from train.tasks import TASKS
 
@@ -25,11 +25,8 @@ class FilledCurve:
     def gain(self, amount: int) -> float | None:
         """Ours less theirs at an amount, in points, over the seeds that both have; None if there are none."""
         sides = self._sides(amount)
-        seeds = shared_seeds(sides)
-        if len(sides) < 2 or not seeds:
-            return None
-        ours, theirs = (mean(side.of(seeds).values) for side in sides)
-        return ours - theirs
+        shared = over_shared_seeds(*sides) if len(sides) == 2 else None
+        return mean(shared[0].values) - mean(shared[1].values) if shared else None
 
     @property
     def change(self) -> tuple[float, tuple[float, float]] | None:

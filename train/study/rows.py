@@ -21,6 +21,9 @@ from train.tasks import TASKS
 Row = dict[str, Any]
 IDENTITY = ("run", "student", "settings", "system", "case", "objective", "seed", "split", "metric")
 
+OF_MODES = "f1_marginals"
+"""The score of the modes of a teacher's marginals; it has counts of its own, as the main score has."""
+
 
 class Outcome(NamedTuple):
     """What came of a job: rows, and the counts of its model on each test split under a row's keys."""
@@ -56,7 +59,7 @@ class Results:
         Raises:
             RowsError: what is stored can not be read; says of which model.
         """
-        metric = row["metric"] if row["metric"] == "f1_marginals" else "counts"
+        metric = OF_MODES if row["metric"] == OF_MODES else "counts"
         stored = self._counts.get(_identity({**row, "metric": metric}))
         if stored is None:
             return None

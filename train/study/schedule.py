@@ -20,6 +20,7 @@ from train.tasks import TASKS
 
 TEACHING_SECONDS, STUDENT_SECONDS = 120.0, 60.0
 """What a job is taken to last before one of its kind has been timed."""
+MAIN_METRICS = {task.metric for task in TASKS.values()}
 
 Job = str | StudentJob
 """The teachers of a run, by its name, or a student."""
@@ -90,13 +91,11 @@ def run_jobs(
         RuntimeError: a worker was killed, by a lack of memory for example.
     """
     queue = Queue(runs, students)
-    measured: dict[str, list[Row]] = defaultdict(list)
+    of_teachers: dict[str, list[Row]] = defaultdict(list)
     for row in results.rows:
         if not row["student"] and is_current(row, runs):
-            measured[row["run"]].append(row)
-    for name, rows in list(measured.items()):
-        if not all(results.has_counts(row) for row in rows):
-            del measured[name]
+            of_teachers[row["run"]].append(row)
+    measured = {name: rows for name, rows in of_teachers.items() if all(map(results.has_counts, rows))}
     total, failed, log = len(queue), [], out / "log.txt"
     left = duration(seconds_left(results.rows, queue, processes))
     say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")
@@ -205,11 +204,10 @@ def why(error: Exception, log: Path) -> str:
 def other_teachers(found: Sequence[Row], stored: Sequence[Row]) -> str:
     """A warning where teachers were trained again and score otherwise than those of the stored rows."""
     keys = "case", "split", "metric"
-    main = {task.metric for task in TASKS.values()}
     before = {tuple(row[key] for key in keys): row["value"] for row in stored}
     for row in found:
         known = before.get(tuple(row[key] for key in keys))
-        if row["metric"] in main and known is not None and known != row["value"]:
+        if row["metric"] in MAIN_METRICS and known is not None and known != row["value"]:
             name = f"{row['split']} {row['metric'].upper()}"
             return f", but not those of the stored rows: {name} {row['value']:.2f}, stored {known:.2f}"
     return ""
@@ -223,8 +221,7 @@ def _said(outcome: Outcome) -> str:
     """The main scores of a job's model, and its seconds."""
     parts = []
     for split in ("dev", "test"):
-        main = {task.metric for task in TASKS.values()}
-        found = [row for row in outcome.rows if row["split"] == split and row["metric"] in main]
+        found = [row for row in outcome.rows if row["split"] == split and row["metric"] in MAIN_METRICS]
         parts += [f"{split} {found[0]['metric'].upper()} {found[0]['value']:.1f}"] if found else []
     seconds = next(row["value"] for row in outcome.rows if row["metric"] == "seconds")
     return f"{', '.join(parts)} ({seconds:.0f} s)"

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
-from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,8 @@ from train.distill.objectives import is_for
 from train.evaluation import AGREEMENT
 from train.families import FAMILY
 from train.report import gap_recovered
-from train.study.plan import Comparison, Curve, Run, Study, StudyError, Table, TableRow
-from train.study.rows import Results, Row, is_current
+from train.study.plan import Comparison, Run, Study, StudyError, Table, TableRow
+from train.study.rows import OF_MODES, Results, Row, is_current
 from train.study.significance import (
     DOMINATES,
     Floats,
@@ -28,10 +26,8 @@ from train.study.significance import (
 )
 from train.tasks import TASKS
 
-OF_COUNTS = "f1_marginals"
-"""The score beside the main one that has counts of its own."""
 METRICS = {
-    "ner": ("f1", "precision", "recall", AGREEMENT, "entropy", "lost_mass", OF_COUNTS),
+    "ner": ("f1", "precision", "recall", AGREEMENT, "entropy", "lost_mass", OF_MODES),
     "parse": ("uas", "las", AGREEMENT, "entropy", "lost_mass"),
 }
 """What a cell can show, by task."""
@@ -103,12 +99,13 @@ class Difference:
 
         A teacher is trained once and has no ε: the interval decides alone.
         """
-        if self.order is None:
+        order = self.order
+        if order is None:
             return "open"
-        epsilon = epsilons[self.order]
+        epsilon = epsilons[order]
         if epsilon is not None and epsilon >= DOMINATES:
             return "open"
-        return "better" if self.order == self.scores else "worse"
+        return "better" if order == self.scores else "worse"
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class Cells:
             where: the table, for the error.
 
         Raises:
-            StudyError: there is no such run or metric, or the query does not say enough.
+            StudyError: there is no such run, teacher, split or metric, or the query does not say enough.
         """
         student, who = self._model(where, query)
         if not student and who not in TEACHERS:
@@ -187,7 +184,7 @@ class Cells:
     def check_counts(self, where: str, query: Mapping[str, Any]) -> None:
         """Refuse to compare a cell whose score does not come from stored counts."""
         for run in self._runs_of(where, query):
-            compared = (TASKS[run.task].metric, OF_COUNTS)
+            compared = (TASKS[run.task].metric, OF_MODES)
             if query.get("metric", compared[0]) not in compared or query.get("split", "test") != "test":
                 said = " and ".join(compared)
                 raise StudyError(f"{where}: {said} of the test split can be compared, not {dict(query)}")
@@ -205,7 +202,7 @@ class Cells:
 
     def _runs_of(self, where: str, query: Mapping[str, Any]) -> list[Run]:
         try:
-            names = [name.format(**query) for name in _names(query)]
+            names = [name.format(**query) for name in run_names(query)]
         except KeyError as error:
             raise StudyError(f"{where}: a cell has no {error}; it has {', '.join(query)}") from None
         except (IndexError, ValueError) as error:
@@ -246,6 +243,12 @@ class Cells:
         return np.stack(known) if len(known) == len(rows) else None
 
 
+def run_names(query: Mapping[str, Any]) -> list[str]:
+    """The runs of a cell, braces and all."""
+    named = query["run"]
+    return [str(name) for name in (named if isinstance(named, list) else [named])]
+
+
 def _who(row: Row, runs: Mapping[str, Run]) -> str:
     """The objective of a student's row; of a teacher's row, whether it is the softmax one beside another."""
     if row["student"]:
@@ -276,78 +279,6 @@ def fill(study: Study, runs: Mapping[str, Run], results: Results) -> list[Filled
         ]
         filled.append(FilledTable(table, rows, found))
     return filled
-
-
-def check_cells(study: Study, runs: Mapping[str, Run], where: Path) -> None:
-    """Refuse a study with a cell that names nothing, before anything is trained for it.
-
-    Raises:
-        StudyError: says in which table, and what there is.
-    """
-    cells = Cells(runs, None)
-    for table in study.tables:
-        _check_table(cells, table, f"{where}: tables: {table.title}")
-        for comparison in table.comparisons:
-            if comparison.claim not in study.claims:
-                raise StudyError(f"{where}: claims: {comparison.claim!r} is compared and not among them")
-    for curve in study.figure:
-        _check_curve(cells, curve, f"{where}: figure: {curve.title}")
-
-
-def _check_table(cells: Cells, table: Table, where: str) -> None:
-    planned = [(row.label, column) for row, column, q in table.queries() if cells.is_planned(where, q)]
-    for column in table.columns:
-        if column not in {name for _, name in planned}:
-            raise StudyError(f"{where}: the study trains nothing for the column {column!r}, in any row")
-    for row in table.rows:
-        if row.label not in {label for label, _ in planned}:
-            raise StudyError(f"{where}: the study trains nothing for the row {row.label!r}, in any column")
-        for column in (*row.instead, *(row.paper.values if row.paper else ())):
-            if column not in table.columns:
-                raise StudyError(f"{where}: row {row.label!r}: no column {column!r}")
-    _check_keys([query for _, _, query in table.queries()], where)
-    for comparison in table.comparisons:
-        for name in (comparison.ours, comparison.theirs):
-            if name not in table.columns:
-                raise StudyError(f"{where}: comparisons: no column {name!r}")
-        for label in comparison.rows or ():
-            if label not in {row.label for row in table.rows}:
-                raise StudyError(f"{where}: comparisons: no row {label!r}")
-        for row, column, query in table.queries():
-            is_row = row.label in (comparison.rows or [row.label])
-            if is_row and column in (comparison.ours, comparison.theirs):
-                cells.check_counts(f"{where}: comparisons", query)
-
-
-def _check_curve(cells: Cells, curve: Curve, where: str) -> None:
-    for name, _, query in curve.queries():
-        if not cells.is_planned(where, query):
-            raise StudyError(f"{where}: the study does not train {name!r}: {query}")
-        cells.check_counts(where, query)
-    _check_keys([query for _, _, query in curve.queries()], where)
-    for name in (curve.ours, curve.theirs):
-        if name not in curve.lines:
-            raise StudyError(f"{where}: no line {name!r}")
-
-
-def _check_keys(queries: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Refuse keys that are neither looked for nor in the braces of any cell: they are misspelt."""
-    named = {key: None for query in queries for key in query}
-    braces = {
-        field
-        for query in queries
-        for value in (query.get("objective"), *_names(query))
-        for _, field, _, _ in Formatter().parse(str(value))
-    }
-    for key in named:
-        if key not in QUERY and key not in braces:
-            raise StudyError(f"{where}: no cell uses {key!r}; it is none of {', '.join(QUERY)}")
-
-
-def _names(query: Mapping[str, Any]) -> list[str]:
-    """The runs of a cell, braces and all."""
-    named = query["run"]
-    return [str(name) for name in (named if isinstance(named, list) else [named])]
 
 
 def bearing_on(claim: str, tables: Sequence[FilledTable]) -> list[Difference]:

@@ -17,7 +17,7 @@ from train.resources import write_whole
 from train.results import student_rows, teacher_rows
 from train.structs import TokenSoftmax
 from train.study.plan import Run, StudentJob
-from train.study.rows import Outcome, Row
+from train.study.rows import OF_MODES, Outcome, Row
 from train.teachers import by_corpus
 
 MOST_RUNS = 64
@@ -60,8 +60,8 @@ def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
     if run.task == "ner":
         modes = _marginal_modes(taught)
         scores = taught.task.scores_of(modes)
-        rows.append({**about, "metric": "f1_marginals", "value": round(scores["f1"], 3)})
-        counts.append(({**about, "metric": "f1_marginals"}, modes))
+        rows.append({**about, "metric": OF_MODES, "value": round(scores["f1"], 3)})
+        counts.append(({**about, "metric": OF_MODES}, modes))
     rows += [
         {**about, "split": part, "metric": "entropy", "value": round(value, 5)}
         for part, value in _entropies(taught).items()

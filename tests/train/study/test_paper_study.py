@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from train.study.check import check_cells
 from train.study.plan import Run, Study, load_study, runs_of, student_jobs
 from train.study.report import VERDICTS, where_cells_come_from
 from train.study.rows import Results, is_current
 from train.study.significance import score_of
-from train.study.tables import check_cells, fill
+from train.study.tables import fill, run_names
 from train.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,9 +50,8 @@ def test_every_student_that_is_trained_is_shown(study: tuple[Study, dict[str, Ru
     loaded, runs = study
     shown = set()
     for query in (query for table in loaded.tables for _, _, query in table.queries()):
-        names = query["run"] if isinstance(query["run"], list) else [query["run"]]
         objective = str(query.get("objective", "")).format(**query)
-        shown |= {(str(name).format(**query), query.get("student"), objective) for name in names}
+        shown |= {(name.format(**query), query.get("student"), objective) for name in run_names(query)}
     assert {(job.run, job.student, job.objective) for job in student_jobs(runs)} <= shown
 
 
