@@ -34,7 +34,7 @@ COPY --from=packages /opt/venv /opt/venv
 # Wheels keep CUDA's libraries where the loader does not look.
 RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/nvidia.conf && ldconfig
 WORKDIR /app
-COPY bundle bundle
+COPY structural_kd structural_kd
 COPY serve serve
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="structural-kd" \

@@ -2,7 +2,7 @@
 
     ORT_DISABLE_TELEMETRY=1 python docs/run_onnx.py bundles/ner Google is in London
 
-It knows the words of the table only; `bundle.load` composes the rows of all others, batches, checks the files
+It knows the words of the table only; `structural_kd.load` composes the rows of all others, batches, checks the files
 and answers with entities and their probabilities.
 """
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.manifest import Manifest
 from export.model import Exported, export_model
 from export.parity import Parity, ParityError
 from export.quantisation import BOUND, MAIN_METRIC, QuantisationError
+from structural_kd.manifest import Manifest
 
 EXAMPLES = """\
 examples:

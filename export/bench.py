@@ -8,7 +8,7 @@ machine does hits all of them.
 
 spaCy's contestants are the entity recogniser and the parser of ``en_core_web_sm`` 3.8, each with what it
 needs and nothing else, in batches of 32 documents (``_batch_256``: of its own default). Ours read the same
-sentences in one call with the settings that `bundle.load` has by default. Beside that: ``*_sorted_32``, calls
+sentences in one call with the settings that `structural_kd.load` has by default. Beside that: ``*_sorted_32``, calls
 with 32 sentences of similar length each; ``*_calls_of_32``, 32 as they stand in the file, so that long and
 short ones share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold the
 words of the training split only, so that about one token in eleven is an unknown word.
@@ -38,16 +38,16 @@ from typing import Any
 
 import numpy as np
 
-import bundle
-from bundle.manifest import Precision
-from bundle.predictor import Predictor
-from bundle.projection import ProjectedWords
-from bundle.session import Session, open_session
-from bundle.words import WordTable
+import structural_kd
 from export.model import export_model, model_folder
 from export.products import PRODUCTS
 from export.tagger_graph import emissions_graph
 from export.write import write_graph
+from structural_kd.manifest import Precision
+from structural_kd.predictor import Predictor
+from structural_kd.session import Session, open_session
+from structural_kd.word_projection import ProjectedWords
+from structural_kd.words import WordTable
 from train.bench import conditions, merge, table
 from train.corpora import CorpusError, load_corpus
 from train.models.card import load_trained
@@ -340,7 +340,7 @@ def measure(run: Path, bundles: Path) -> dict[str, Any]:
         place = bundles / precision / task
         place.parent.mkdir(exist_ok=True)
         export_model(run, task, "student", place, precision=precision, most_loss=ANY_LOSS)
-        predictor = bundle.load(place)
+        predictor = structural_kd.load(place)
         # A run's tables hold the words of all splits; who serves has not seen the test sentences.
         predictor.words = keep_words(predictor.words, known)
         students[f"{task}_{precision}"] = Student(predictor, model_folder(run, task, "student"))

@@ -5,10 +5,10 @@ from typing import Any
 
 import onnx
 
-from bundle.manifest import MODEL, RELATIONS
 from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
 from export.products import Product
 from export.tagger_graph import crf_graph, softmax_graph
+from structural_kd.manifest import MODEL, RELATIONS
 
 GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
     "crf": {MODEL: crf_graph},

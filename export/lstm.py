@@ -2,7 +2,7 @@
 
 Sentences are put in order of falling length, so that those which still have a token at a step are the first
 rows of every table: a step computes these rows and no others, as torch's packed sequences do. The input
-projection is not part of the loop: in the first layer it belongs to the words (`bundle.projection`), in the
+projection is not part of the loop: in the first layer it belongs to the words (`structural_kd.word_projection`), in the
 others it is one product for all tokens. What is left for a step is one product of the states a direction, and
 the gates.
 """
@@ -62,7 +62,7 @@ def lstm_of(representation: Representation) -> nn.LSTM:
 
 
 def word_projection(representation: Representation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `bundle.projection` does with a word's features: weight [D, G] and bias [G].
+    """What `structural_kd.word_projection` does with a word's features: weight [D, G] and bias [G].
 
     Encoder features stand before a word's own, and are projected in the graph.
     """

@@ -13,8 +13,15 @@ from typing import Any, cast
 import onnx
 from torch import nn
 
-import bundle
-from bundle.manifest import (
+import structural_kd
+from export.encoder_graph import encoder_graph
+from export.graphs import GRAPHS
+from export.lstm import word_projection
+from export.parity import Parity, on_random_inputs, on_sentences
+from export.products import PRODUCTS
+from export.quantisation import BOUND, QuantisationError, check_loss, check_quantised, measure_loss
+from export.write import staged, write_graph, write_manifest
+from structural_kd.manifest import (
     ENCODER,
     FORMAT_VERSION,
     MODEL,
@@ -29,15 +36,8 @@ from bundle.manifest import (
     Quantisation,
     WordSettings,
 )
-from bundle.projection import ProjectedWords
-from bundle.words import SubwordVectors, WordTable
-from export.encoder_graph import encoder_graph
-from export.graphs import GRAPHS
-from export.lstm import word_projection
-from export.parity import Parity, on_random_inputs, on_sentences
-from export.products import PRODUCTS
-from export.quantisation import BOUND, QuantisationError, check_loss, check_quantised, measure_loss
-from export.write import staged, write_graph, write_manifest
+from structural_kd.word_projection import ProjectedWords
+from structural_kd.words import SubwordVectors, WordTable
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
 from train.resources import read_word_types
@@ -147,7 +147,7 @@ def export_model(
     with staged(target) as place, TemporaryDirectory(dir=place.parent) as beside:
         exact = place if precision == "fp32" else Path(beside)
         manifest = write(exact, "fp32")
-        predictor = bundle.load(exact)
+        predictor = structural_kd.load(exact)
         random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
         most = TEST_SENTENCES if card.encoder is None else TEST_SENTENCES_ENCODED
         sentences = _test_sentences(run / "test.txt", set(types.words), most)
@@ -155,7 +155,7 @@ def export_model(
         if precision == "int8":
             manifest = write(place, "int8", Quantisation({}, most_loss))
             check_quantised(onnx.load(str(place / MODEL)), card.layers)
-            loss = measure_loss(run, task, predictor, bundle.load(place))
+            loss = measure_loss(run, task, predictor, structural_kd.load(place))
             check_loss(loss, task, most_loss)
             manifest = write_manifest(
                 place, replace(manifest, quantisation=Quantisation(loss, most_loss), files={})

@@ -20,12 +20,12 @@ import onnx
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-import bundle
-from bundle.manifest import TOKENIZER, Manifest
-from bundle.words import SubwordVectors
+import structural_kd
 from export.model import write_bundle
 from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
 from export.write import staged
+from structural_kd.manifest import TOKENIZER, Manifest
+from structural_kd.words import SubwordVectors
 from train.models.card import EncoderUse, ModelCard, build_model, read_card
 from train.models.encoders import Encoder
 from train.models.words import WordTypes
@@ -121,7 +121,7 @@ def write_paper_shape(
             recipe=RANDOM,
             graph_of_encoder=partial(_graph, tokenizer=tokenizer, shape=shape),
         )
-        bundle.load(place)
+        structural_kd.load(place)
     return manifest
 
 

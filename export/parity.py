@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.decoding import SpanReader, complete_trees
-from bundle.predictor import Batch as GraphBatch
-from bundle.predictor import Predictor
-from bundle.results import ParsedSentence, TaggedSentence
+from structural_kd.decoding import SpanReader, complete_trees
+from structural_kd.predictor import Batch as GraphBatch
+from structural_kd.predictor import Predictor
+from structural_kd.results import ParsedSentence, TaggedSentence
 from train.models.batch import Batch, pad_rows
 from train.models.encoders import Encoder, encode
 from train.models.taggers import CRFTagger, SoftmaxTagger

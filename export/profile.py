@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import bundle
-from bundle.batches import length_batches
-from bundle.manifest import MODEL
-from bundle.predictor import TOKENS_A_BATCH
+import structural_kd
+from structural_kd.batches import length_batches
+from structural_kd.manifest import MODEL
+from structural_kd.predictor import TOKENS_A_BATCH
 
 
 class Operator(NamedTuple):
@@ -34,7 +34,7 @@ def profile(folder: Path, sentences: Sequence[Sequence[str]]) -> list[Operator]:
     """Runs a bundle's graph over sentences on one thread; the operators, the longest first."""
     import onnxruntime
 
-    predictor = bundle.load(folder)
+    predictor = structural_kd.load(folder)
     lengths = [len(words) for words in sentences]
     batches = [
         predictor.batch([sentences[i] for i in places]) for places in length_batches(lengths, TOKENS_A_BATCH)

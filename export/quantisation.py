@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from bundle.predictor import Predictor
+from structural_kd.predictor import Predictor
 from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
 from train.recipe import load_recipe

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from bundle.manifest import MANIFEST, Manifest, describe_file
-from bundle.words import write_whole
+from structural_kd.manifest import MANIFEST, Manifest, describe_file
+from structural_kd.words import write_whole
 
 LARGEST_GRAPH = 2**31 - 1
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundle.segment import Segmenter
 from serve.problems import Fault, Problem, pointer
 from serve.schemas import AnnotationRequest, Entity, NerResult, ParseResult, TokenRange
 from serve.settings import Limits
+from structural_kd.segment import Segmenter
 
 _BREAK_IN_TOKEN = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import bundle
-from bundle.session import DEVICES
+import structural_kd
 from serve.settings import Settings
+from structural_kd.session import DEVICES
 
 ADVICE = "run `make distill` to train and export bundles first"
 MANIFEST = "manifest.json"
@@ -38,7 +38,7 @@ class Manifest(Protocol):
 
 
 class Predictor(Protocol):
-    """What the server needs of a loaded bundle; `bundle.Predictor` is one."""
+    """What the server needs of a loaded bundle; `structural_kd.Predictor` is one."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -101,7 +101,7 @@ def fingerprint(folder: Path) -> Hashable:
 
 def load_bundle(folder: Path, settings: Settings) -> Predictor:
     """Opens and warms up a bundle; a device that does not work is an error, not a fallback."""
-    predictor = bundle.load(
+    predictor = structural_kd.load(
         folder,
         threads=settings.threads or 1,
         providers=DEVICES[settings.device],

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from serve.schemas import ParseResult, TokenRange
 
 # isort: split
-# bundle.segment is the one that brings spaCy in without torch, so it has to be first.
-import bundle.segment  # noqa: F401
+# structural_kd.segment is the one that brings spaCy in without torch, so it has to be first.
+import structural_kd.segment  # noqa: F401
 
 # isort: split
 from spacy.displacy.render import DependencyRenderer

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from bundle.annotate.readers import Reading
-from bundle.segment import Segmenter
 from serve.batcher import Batcher
 from serve.bundles import TASKS, Found, Manifest, Predictor
 from serve.problems import Fault, Problem, pointer
+from structural_kd.annotate.readers import Reading
+from structural_kd.segment import Segmenter
 
 DIGEST_CHARACTERS = 12
 

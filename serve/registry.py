@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
-from bundle.annotate.readers import Reading
-from bundle.annotate.writers import RESULT_KEYS
-from bundle.segment import Segmenter
 from serve.batcher import Batcher, Bounds, Ran
 from serve.bundles import Found, Load, StartError, find_bundles, fingerprint, load_checked
 from serve.models import Model, Models
 from serve.settings import Settings
+from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.writers import RESULT_KEYS
+from structural_kd.segment import Segmenter
 
 log = logging.getLogger("serve")
 

@@ -1,6 +1,6 @@
 """Bulk work over one connection: JSON lines in, JSON lines out, in the same order.
 
-A line is what `python -m bundle annotate` takes and gives: `{"text": …}`, `{"tokens": […]}` or
+A line is what `python -m structural_kd annotate` takes and gives: `{"text": …}`, `{"tokens": […]}` or
 `{"sentences": [[…], …]}`, with other keys carried to the result. Lines are read while results are written.
 At most LINES_AT_ONCE are on their way, and they fill at most QUEUE_SHARE of the model's queue; beyond that
 nothing is read until the client has taken results, or the model has room.
@@ -18,14 +18,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from bundle.annotate.lines import Line
-from bundle.annotate.readers import Reading, json_record
-from bundle.annotate.records import Record, RecordError
-from bundle.annotate.writers import Annotated, write_jsonl
 from serve.batcher import Job, Refused
 from serve.models import Model
 from serve.settings import Settings
 from serve.visit import Visit
+from structural_kd.annotate.lines import Line
+from structural_kd.annotate.readers import Reading, json_record
+from structural_kd.annotate.records import Record, RecordError
+from structural_kd.annotate.writers import Annotated, write_jsonl
 
 MEDIA_TYPE = "application/jsonl"
 ACCEPTED = (MEDIA_TYPE, "application/x-ndjson", "application/json")
@@ -227,7 +227,7 @@ def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | F
         try:
             made.append(json_record(line, reading))
         except RecordError as error:
-            # The option is that of `python -m bundle annotate`.
+            # The option is that of `python -m structural_kd annotate`.
             message = str(error).removesuffix(" (--sentence-tokens)")
             made.append(Fault(line.number, "invalid_record", message))
     return made

@@ -295,7 +295,7 @@ def test_image_label_and_manifests_have_the_version_of_the_server() -> None:
 
 def test_the_image_carries_the_rooms_that_serving_needs_and_the_build_may_read_them() -> None:
     assert copied() == {
-        "bundle", "serve", "bundles", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"
+        "structural_kd", "serve", "bundles", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"
     }  # fmt: skip
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert ignored[0] == "*"

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-import bundle
-from bundle.trees import is_tree
+import structural_kd
+from structural_kd.trees import is_tree
 from tests.train.tiny import sentence, write_corpus, write_encoder, write_recipe
 
 STEPS = {
@@ -131,7 +131,7 @@ def test_info_names_the_models_and_the_scores_they_were_exported_with(url: str) 
 
 def test_teachers_are_bundles_that_the_same_code_runs(bundles: Path) -> None:
     for task in ("ner", "parse"):
-        teacher, student = bundle.load(bundles / "teachers" / task), bundle.load(bundles / task)
+        teacher, student = structural_kd.load(bundles / "teachers" / task), structural_kd.load(bundles / task)
         assert teacher.manifest.role == "teacher"
         assert teacher.manifest.parameters > student.manifest.parameters
         words = [["Ada", "visits", "Oslo", "."], [], ["Unseen", "Zürich", "."]]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("bundle", "train", "export", "serve", "loadtest", "peers")
+ROOMS = ("structural_kd", "train", "export", "serve", "loadtest", "peers")
 TARGETS = {
     "help",
     "setup",

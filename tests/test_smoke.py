@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle
+import structural_kd
 
 
 def test_the_smoke_recipe_trains_and_exports_both_tasks_from_packages_alone(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_smoke_recipe_trains_and_exports_both_tasks_from_packages_alone(tmp_
         ("ner", "1a"), ("ner", "2a"), ("parse", "1b"), ("parse", "1b-biaffine")
     }  # fmt: skip
     words = [["הילדים", "משחקים", "בגן", "."]]
-    assert len(bundle.load(tmp_path / "bundles" / "ner").predict(words)) == 1
-    tree = bundle.load(tmp_path / "bundles" / "parse").predict(words)[0]
-    assert isinstance(tree, bundle.ParsedSentence)
+    assert len(structural_kd.load(tmp_path / "bundles" / "ner").predict(words)) == 1
+    tree = structural_kd.load(tmp_path / "bundles" / "parse").predict(words)[0]
+    assert isinstance(tree, structural_kd.ParsedSentence)
     assert tree.heads.count(0) == 1

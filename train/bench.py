@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.words import SubwordVectors
+from structural_kd.words import SubwordVectors
 from train.corpora import load_corpus
 from train.distill.objectives import lesson
 from train.distill.schedule import teacher_weight

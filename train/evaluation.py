@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bundle.words import SubwordVectors
+from structural_kd.words import SubwordVectors
 from train.fit import sentences_per_second
 from train.models.committee import Committee, reads_features, speak
 from train.models.encoders import encode

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from bundle.labels import spans_from_bioes
+from structural_kd.labels import spans_from_bioes
 from train.corpora import Sentence
 
 

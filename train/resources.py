@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from bundle.words import SubwordVectors
+from structural_kd.words import SubwordVectors
 from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
 from train.corpora.named import UNKNOWN_LANGUAGE
 from train.models.batch import Batch, pad_rows

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.trees import relative_labels
+from structural_kd.trees import relative_labels
 from train.evaluation import count_parameters, evaluate, main_score, measure, speed
 from train.fit import Fitting, batches, check_settings, fit
 from train.models.batch import Batch

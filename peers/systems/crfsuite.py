@@ -15,8 +15,8 @@ from typing import Any
 
 import pycrfsuite
 
-from bundle.labels import repair_to_bioes
 from peers.system import Answers, Sentences, System, bytes_on_disk
+from structural_kd.labels import repair_to_bioes
 from train.corpora import Corpus, Sentence
 from train.metrics import entity_scores
 

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bundle
-from bundle.manifest import Precision
-from bundle.predictor import Predictor
-from bundle.projection import ProjectedWords
-from bundle.words import SubwordVectors
+import structural_kd
 from export.bench import keep_words
 from export.model import export_model
 from peers.system import Answers, System, bytes_on_disk
+from structural_kd.manifest import Precision
+from structural_kd.predictor import Predictor
+from structural_kd.word_projection import ProjectedWords
+from structural_kd.words import SubwordVectors
 from train.corpora import Corpus
 
 BUNDLES = "bundles"
@@ -46,7 +46,7 @@ KINDS = {
 
 
 def load(run: Path, corpus: Corpus) -> dict[str, System]:
-    """Exports what is not exported yet, and opens all of it with the default settings of `bundle.load`.
+    """Exports what is not exported yet, and opens all of it with the default settings of `structural_kd.load`.
 
     A run's word tables hold the words of all splits; whoever reads new text has not seen those of the test
     split, so words that are neither in the training split nor among the pretrained vectors are taken out.
@@ -65,7 +65,7 @@ def _exported(run: Path, name: str, kind: Kind) -> Path:
 
 
 def _system(kind: Kind, place: Path, known: Set[str]) -> System:
-    predictor = bundle.load(place)
+    predictor = structural_kd.load(place)
     predictor.words = keep_words(predictor.words, known)
     return System(
         kind.title,

@@ -17,8 +17,8 @@ from spacy.cli.train import train as run_training
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from bundle.labels import from_bioes, repair_to_bioes
 from peers.system import Answers, Sentences, System, Tree, bytes_on_disk
+from structural_kd.labels import from_bioes, repair_to_bioes
 from train.corpora import Corpus, Sentence
 
 PIPELINE = ["ner", "parser"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import bundle
+import structural_kd
 from export import bench, profile
 from export.lstm import lstm_of
 from export.products import PRODUCTS
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_words_that_are_left_out_of_the_tables_are_composed_to_the_same_answers(tmp_path):
     bundle_of(tmp_path / "ner", "crf")
-    predictor = bundle.load(tmp_path / "ner")
+    predictor = structural_kd.load(tmp_path / "ner")
     texts = sentences(40)
     before = predictor.predict(texts)
     full = predictor.words

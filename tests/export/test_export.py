@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
-import bundle
-from bundle.manifest import MANIFEST, MODEL, describe_file, read_manifest
+import structural_kd
 from export.__main__ import main
 from export.graphs import GRAPHS
 from export.model import export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
 from export.write import staged, write_manifest
+from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
 from tests.export.tiny_models import (
     KINDS,
     WORDS,
@@ -35,7 +35,7 @@ from train.models.encoders import TokenEncoder, load_encoder
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_answers_as_torch_on_random_inputs_and_on_words(tmp_path, kind):
     built = bundle_of(tmp_path / kind, kind)
-    predictor = bundle.load(tmp_path / kind)
+    predictor = structural_kd.load(tmp_path / kind)
     assert on_random_inputs(built, predictor, count=100).sentences == 100
     parity = on_sentences(built, predictor, sentences(40), types())
     assert parity.sentences == 40
@@ -56,7 +56,7 @@ def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
     onnx.save(graph, folder / MODEL)
     _sign_again(folder)
     with pytest.raises(ParityError, match=r"worse by|differs by|entity at"):
-        on_random_inputs(built, bundle.load(folder), count=200)
+        on_random_inputs(built, structural_kd.load(folder), count=200)
 
 
 def test_a_changed_word_table_is_refused(tmp_path):
@@ -65,15 +65,15 @@ def test_a_changed_word_table_is_refused(tmp_path):
     projected, weight = np.load(words / "projected.npy"), np.load(words / "projection_weight.npy")
     np.save(words / "projected.npy", projected[::-1])
     _sign_again(tmp_path / "ner")
-    with pytest.raises(bundle.BundleError, match="is not the projection of the word's row"):
-        bundle.load(tmp_path / "ner")
+    with pytest.raises(structural_kd.BundleError, match="is not the projection of the word's row"):
+        structural_kd.load(tmp_path / "ner")
     # Wrong everywhere, so that the table itself has no contradiction.
     np.save(words / "projected.npy", -projected)
     np.save(words / "projection_weight.npy", -weight)
     np.save(words / "projection_bias.npy", -np.load(words / "projection_bias.npy"))
     _sign_again(tmp_path / "ner")
     with pytest.raises(ParityError):
-        on_sentences(built, bundle.load(tmp_path / "ner"), sentences(40), types())
+        on_sentences(built, structural_kd.load(tmp_path / "ner"), sentences(40), types())
 
 
 def test_an_export_that_differs_from_torch_leaves_the_old_bundle_in_place(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_command_writes_a_bundle_for_each_task_and_prints_a_table(tmp_path, 
     assert printed.count("1000 of 1000 equal") == 2
     assert printed.count("60 of 60 equal") == 2
     for task, kind in (("ner", "crf"), ("parse", "biaffine")):
-        manifest = bundle.load(tmp_path / "bundles" / task).manifest
+        manifest = structural_kd.load(tmp_path / "bundles" / task).manifest
         assert (manifest.task, manifest.kind, manifest.name) == (task, kind, f"tiny-{task}-student")
         assert manifest.scores["test"] == {"f1": 80.5}
         assert manifest.provenance.objective == "structural"
@@ -106,7 +106,7 @@ def test_the_command_writes_a_bundle_for_each_task_and_prints_a_table(tmp_path, 
 
 def test_the_parameters_count_the_word_vectors_and_subwords_too(tmp_path):
     built = bundle_of(tmp_path / "ner", "crf")
-    manifest = bundle.load(tmp_path / "ner").manifest
+    manifest = structural_kd.load(tmp_path / "ner").manifest
     trained = sum(weight.numel() for weight in built.parameters())
     assert manifest.trainable_parameters == trained
     assert manifest.parameters == trained + 6 * len(WORDS) + 6 * 50
@@ -166,7 +166,7 @@ def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind,
     built = model(described, encoder=tuned)
     (tmp_path / "teacher").mkdir()
     write_bundle(tmp_path / "teacher", built, described, vectors(), WORDS, encoder, {}, name="t", recipe="r")
-    predictor = bundle.load(tmp_path / "teacher")
+    predictor = structural_kd.load(tmp_path / "teacher")
     on_random_inputs(built, predictor, count=50)
     # Longer than the encoder's positions: several windows.
     parity = on_sentences(built, predictor, sentences(30, longest=40), types(), encoder)

@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 
-from bundle.session import Session, open_session
 from export.graphs import GRAPHS
 from export.lstm import word_projection
 from export.parser_graph import relations_graph
 from export.products import PRODUCTS, WEIGHT_LEVELS
 from export.quantisation import QuantisationError, check_quantised
 from export.write import write_graph
+from structural_kd.session import Session, open_session
 from tests.export.tiny_models import KINDS, card, model
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 

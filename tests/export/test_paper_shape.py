@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-import bundle
+import structural_kd
 from export.paper_encoder import (
     LONGEST_PIECE,
     PaperEncoder,
@@ -128,7 +128,7 @@ def test_the_default_shape_is_the_papers_and_so_are_its_parts():
 @pytest.mark.parametrize("task", ["ner", "parse"])
 def test_a_bundle_of_it_answers_has_the_size_asked_for_and_says_that_its_weights_are_random(tmp_path, task):
     manifest = write_paper_shape(run_with_teachers(tmp_path / "run"), task, tmp_path / "out", shape=SMALL)
-    predictor = bundle.load(tmp_path / "out")
+    predictor = structural_kd.load(tmp_path / "out")
     texts = [*sentences(30), ["nowhere-seen", "[", "Mara"]]
     assert len(predictor.predict(texts)) == len(texts)
     assert manifest.parameters == pytest.approx(SMALL.parameters, abs=SMALL.vector_dim)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle
+import structural_kd
 from tests.export.tiny_models import WORDS, bundle_of
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "run_onnx.py"
@@ -24,7 +24,7 @@ def test_ten_lines_of_onnx_runtime_give_the_tags_that_the_predictor_gives(tmp_pa
         check=True,
         timeout=120,
     )
-    (expected,) = bundle.load(tmp_path / "ner").predict([words])
+    (expected,) = structural_kd.load(tmp_path / "ner").predict([words])
     assert ast.literal_eval(answer.stdout) == expected.tags
 
 

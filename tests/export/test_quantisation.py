@@ -5,12 +5,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-import bundle
-from bundle.manifest import MODEL
+import structural_kd
 from export.__main__ import main
 from export.model import export_model
 from export.products import PRODUCTS
 from export.quantisation import QuantisationError, check_loss, check_quantised, measure_loss
+from structural_kd.manifest import MODEL
 from tests.export.tiny_models import bundle_of, run_folder, sentences
 from train.corpora import Sentence, write_conll, write_conllu
 
@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     kind = request.param
     task = "ner" if kind in ("crf", "softmax") else "parse"
     bundle_of(tmp_path / "exact", kind)
-    predictor = bundle.load(tmp_path / "exact")
+    predictor = structural_kd.load(tmp_path / "exact")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for seed, split in enumerate(("train", "dev", "test")):
@@ -63,7 +63,7 @@ def test_an_int8_bundle_says_what_it_costs_on_dev_and_test(run, tmp_path, capsys
     printed = capsys.readouterr().out
     metric = "F1" if task == "ner" else "LAS"
     assert f"int8 ({metric}: dev -" in printed or f"int8 ({metric}: dev +" in printed
-    manifest = bundle.load(tmp_path / "out" / f"{task}-int8").manifest
+    manifest = structural_kd.load(tmp_path / "out" / f"{task}-int8").manifest
     assert manifest.precision == "int8"
     assert manifest.name == f"run-{task}-student-int8"
     assert manifest.quantisation.bound == 100
@@ -91,7 +91,7 @@ def test_the_loss_is_the_difference_of_the_scores(run, tmp_path):
     task = task_of(run)
     export_model(run, task, "student", tmp_path / "fp32")
     export_model(run, task, "student", tmp_path / "int8", precision="int8", most_loss=100)
-    exact, rounded = bundle.load(tmp_path / "fp32"), bundle.load(tmp_path / "int8")
+    exact, rounded = structural_kd.load(tmp_path / "fp32"), structural_kd.load(tmp_path / "int8")
     again = measure_loss(run, task, exact, rounded)
     assert again == rounded.manifest.quantisation.loss
     assert all(

@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from bundle.labels import bioes_labels
-from bundle.words import SubwordVectors
 from export.model import write_bundle
+from structural_kd.labels import bioes_labels
+from structural_kd.words import SubwordVectors
 from train.models.card import ModelCard, build_model, save_trained
 from train.models.words import WordTypes
 

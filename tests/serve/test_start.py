@@ -10,10 +10,10 @@ from typing import Any, get_args
 import anyio
 import pytest
 
-from bundle.session import DEVICES
 from serve.app import create_app
 from serve.bundles import StartError, find_bundles
 from serve.settings import Settings
+from structural_kd.session import DEVICES
 from tests.serve.fakes import FakeManifest, FakeNer
 
 ROOT = Path(__file__).parents[2]

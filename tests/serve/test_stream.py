@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.annotate.lines import Line, Lines
-from bundle.annotate.readers import Reading, read_jsonl
-from bundle.annotate.stream import annotate
-from bundle.annotate.writers import RESULT_KEYS, write_jsonl
 from serve.stream import LINES_AT_ONCE, Fault, split
+from structural_kd.annotate.lines import Line, Lines
+from structural_kd.annotate.readers import Reading, read_jsonl
+from structural_kd.annotate.stream import annotate
+from structural_kd.annotate.writers import RESULT_KEYS, write_jsonl
 from tests.serve.conftest import Client, Serve, answer, connect, head, until
 from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 
@@ -59,7 +59,7 @@ def without_message(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def annotated(content: bytes, task: str) -> list[bytes]:
-    """The lines that `python -m bundle annotate` writes for an input."""
+    """The lines that `python -m structural_kd annotate` writes for an input."""
     predictor = FakeParser() if task == "parse" else FakeNer()
     lines = Lines(io.BytesIO(content), max_bytes=1 << 20)
     reading = Reading("en", sentence_tokens=512, block_bytes=1 << 20, replaced=RESULT_KEYS[task])

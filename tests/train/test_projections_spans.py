@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.labels import bioes_constraints, bioes_labels
+from structural_kd.labels import bioes_constraints, bioes_labels
 from tests.train.structs.test_span_families import bioes_sequences, random
 from train.project import project
 from train.structs import ChainMarginals, LinearChain, SpanSet, TokenSoftmax

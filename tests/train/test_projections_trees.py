@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.trees import is_tree
+from structural_kd.trees import is_tree
 from train.distill.divergence import cross_entropy
 from train.project import project, shared_parts
 from train.structs import HeadSelection, LabelledHeads, MatrixTree, ProjectiveTree, SecondOrderHeads

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bundle.labels import from_bioes
+from structural_kd.labels import from_bioes
 from train.corpora.sentence import CorpusError, Sentence, word_fault
 from train.corpora.tags import TagRow, convert_tags
 from train.corpora.text import read_lines, write_lines

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle.labels import Span, bioes_from_spans, spans_from_bioes
+from structural_kd.labels import Span, bioes_from_spans, spans_from_bioes
 from train.corpora.conll import text_comment
 from train.corpora.sentence import CorpusError, Sentence, tree_fault, warn, word_fault
 from train.corpora.tags import TagRow, convert_tags

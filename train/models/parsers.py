@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bundle.trees import RelativeLabel
+from structural_kd.trees import RelativeLabel
 from train.models.batch import Batch
 from train.models.recurrent import locked_dropout
 from train.models.representation import Representation

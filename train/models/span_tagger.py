@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bundle.labels import bioes_labels
+from structural_kd.labels import bioes_labels
 from train.models.batch import Batch
 from train.models.recurrent import locked_dropout
 from train.models.representation import Representation
@@ -23,7 +23,7 @@ class SpanTagger(nn.Module):
     and the last token, relative to no entity, which scores 0.
 
     Args:
-        labels: BIOES labels as `bundle.labels.bioes_labels` orders them; what the spans are written in.
+        labels: BIOES labels as `structural_kd.labels.bioes_labels` orders them; what the spans are written in.
         size: units of the projections.
         dropout: rate on the projections.
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from bundle.labels import bioes_constraints
+from structural_kd.labels import bioes_constraints
 from train.models.batch import Batch
 from train.models.representation import Representation
 from train.structs import FORBIDDEN, LinearChain, TokenSoftmax

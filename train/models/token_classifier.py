@@ -24,8 +24,8 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from bundle.labels import bioes_labels, split_tag
-from bundle.pieces import load_tokenizer, words_to_pieces
+from structural_kd.labels import bioes_labels, split_tag
+from structural_kd.wordpieces import load_tokenizer, words_to_pieces
 from train.models.batch import Batch, pad_rows
 from train.models.encoders import digest_of, find_encoder, folder_files, longest_window
 from train.models.taggers import constraint_scores

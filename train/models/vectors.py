@@ -10,7 +10,7 @@ import numpy as np
 from fasttext import FastText
 from numpy.typing import NDArray
 
-from bundle.words import SubwordVectors
+from structural_kd.words import SubwordVectors
 
 LINE_END = "</s>"
 SPACES = " \n\r\t\v\f\0"

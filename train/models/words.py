@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bundle.words import (
+from structural_kd.words import (
     FIRST_CHARACTER,
     PADDING,
     CharacterConvolution,

@@ -12,7 +12,7 @@ from train.structs.kbest import check_k, maxima, without_forbidden
 from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
 
 B, I, E, S = range(4)  # noqa: E741
-"""The place of a prefix among the four labels of a type, as in ``bundle.labels.bioes_labels``."""
+"""The place of a prefix among the four labels of a type, as in ``structural_kd.labels.bioes_labels``."""
 
 LARGE = 1e100
 """The largest mass whose square, which second derivatives divide by, is well within float64."""
@@ -29,7 +29,7 @@ class SpanSet(StructuredDistribution):
             padding, any finite number.
         lengths: [B] tokens of each sentence.
 
-    Structures are label ids [B, n] in the order of ``bundle.labels.bioes_labels``: O, then B, I, E, S of each
+    Structures are label ids [B, n] in the order of ``structural_kd.labels.bioes_labels``: O, then B, I, E, S of each
     type; 0 in the padding. A sequence that is not valid BIOES scores FORBIDDEN. Marginals are [B, n, n, L].
 
     Inference sums over types once, in O(n² L), and then counts weighted paths in the graph whose nodes are

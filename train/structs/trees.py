@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bundle.trees import are_trees, maximum_spanning_trees
+from structural_kd.trees import are_trees, maximum_spanning_trees
 from train.structs.base import FORBIDDEN, StructuredDistribution
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
 from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled

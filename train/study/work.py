@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bundle.labels import repair_to_bioes
+from structural_kd.labels import repair_to_bioes
 from train.evaluation import by_length, measure
 from train.experiment import TaughtTask, prepare, teach
 from train.models.card import read_card

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bundle.labels import bioes_labels, spans_from_bioes
+from structural_kd.labels import bioes_labels, spans_from_bioes
 from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.targets import Target, TargetHeader

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.decoding import complete_trees
+from structural_kd.decoding import complete_trees
 from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.targets import Target, TargetHeader

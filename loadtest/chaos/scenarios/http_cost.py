@@ -114,7 +114,7 @@ def _in_process(setup: Setup, size: int) -> float:
     words += ["--sentences", str(setup.texts.resolve())]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         log = Path(temporary) / "speed.log"
-        with own_process([sys.executable, "-m", "bundle", *words], log, cores=first_core()) as process:
+        with own_process([sys.executable, "-m", "structural_kd", *words], log, cores=first_core()) as process:
             try:
                 process.wait(IN_PROCESS_SECONDS)
             except subprocess.TimeoutExpired:

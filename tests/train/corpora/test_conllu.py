@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.labels import Span
+from structural_kd.labels import Span
 from train.corpora import CorpusError, CorpusWarning, Sentence, read_conllu
 from train.corpora.conllu import merge_subtokens_of
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.labels import Span, bioes_from_spans
+from structural_kd.labels import Span, bioes_from_spans
 from train.corpora import Sentence, read_conll, read_conllu, read_jsonl, read_text, write_conll, write_conllu
 from train.corpora.conll import DOCUMENT_MARK
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bundle.labels import bioes_labels
+from structural_kd.labels import bioes_labels
 from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
 from train.distill.targets import TargetHeader
 from train.models.taggers import constraint_scores

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.labels import bioes_labels
-from bundle.words import SubwordVectors
+from structural_kd.labels import bioes_labels
+from structural_kd.words import SubwordVectors
 from tests.train.tiny import write_encoder
 from train.models.batch import Batch, pad_rows
 from train.models.card import EncoderUse, ModelCard, build_model, load_trained, read_card, save_trained

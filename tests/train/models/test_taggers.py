@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.labels import bioes_constraints, bioes_labels, spans_from_bioes
+from structural_kd.labels import bioes_constraints, bioes_labels, spans_from_bioes
 from train.models.batch import Batch
 from train.models.span_tagger import SpanTagger
 from train.models.taggers import CRFTagger, SoftmaxTagger, constrained

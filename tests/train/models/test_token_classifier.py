@@ -11,8 +11,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from bundle.labels import Span, bioes_from_spans, bioes_labels, spans_from_bioes
-from bundle.pieces import LongWordWarning
+from structural_kd.labels import Span, bioes_from_spans, bioes_labels, spans_from_bioes
+from structural_kd.wordpieces import LongWordWarning
 from train.models.batch import Batch
 from train.models.encoders import EncoderNotFoundError
 from train.models.token_classifier import TokenClassifier, load_token_classifier, read_labels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.words import SubwordVectors, WordTable
+from structural_kd.words import SubwordVectors, WordTable
 from train.models.words import WordFeatures, WordTypes, alphabet_of
 
 SENTENCES = [["the", "cat", "sat"], ["שלום", "a", "the", "extraordinarily"], ["x" * 60]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.labels import bioes_labels, spans_from_bioes
+from structural_kd.labels import bioes_labels, spans_from_bioes
 from tests.train.structs.contract import FamilyContract
 from train.structs import FORBIDDEN, LinearChain, Segmentation, SemiMarkov, SpanSet
 

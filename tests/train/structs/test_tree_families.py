@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.trees import are_trees
+from structural_kd.trees import are_trees
 from tests.train.structs.contract import FamilyContract
 from train.structs import FORBIDDEN, ArcStatistics, HeadSelection, LabelledHeads, MatrixTree, ProjectiveTree
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.trees import RelativeLabel
+from structural_kd.trees import RelativeLabel
 from train.distill.objectives import lesson
 from train.distill.targets import Target, TargetHeader
 from train.models.batch import Batch
