@@ -51,7 +51,7 @@ from structural_kd.words import WordTable
 from train.bench import conditions, merge, table
 from train.corpora import CorpusError, load_corpus
 from train.models.card import load_trained
-from train.resources import read_word_types
+from train.splits import read_word_types
 
 BATCH = 32
 SPACY_BATCH = 256

@@ -10,7 +10,7 @@ from structural_kd.predictor import Predictor
 from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
 from train.recipe import load_recipe
-from train.resources import load_material
+from train.splits import load_material
 
 BOUND = 0.5
 """Points of F1 or LAS that int8 may cost where the user sets no other bound."""

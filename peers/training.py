@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.machine import machine, now
 from peers.systems import crfsuite, spacy_pipeline, udpipe
 from train.corpora import Corpus, conllu_file
-from train.resources import write_whole
+from train.splits import write_whole
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECIPE = PROJECT / "recipes" / "peers.yaml"

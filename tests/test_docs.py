@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from train.project import project
+from train.distill.projection import project
 from train.recipe import load_recipe
 from train.structs import HeadSelection, LabelledHeads, SpanSet
 from train.study.check import check_cells

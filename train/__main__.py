@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
-    from train.experiment import USER_ERRORS, run
     from train.report import results_table
+    from train.run import USER_ERRORS, run
 
     try:
         rows = run(recipe, out)

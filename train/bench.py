@@ -36,14 +36,14 @@ from structural_kd.words import SubwordVectors
 from train.corpora import load_corpus
 from train.distill.objectives import lesson
 from train.distill.schedule import teacher_weight
-from train.distill.targets import Target, TargetHeader, TargetStore
-from train.fit import CLIP, batches
+from train.distill.target_store import Target, TargetHeader, TargetStore
 from train.models.card import ModelCard, build_model
 from train.models.words import WordTypes, alphabet_of
 from train.recipe import Training
-from train.resources import Reader, write_whole
+from train.splits import Reader, write_whole
 from train.structs import LinearChain, SpanSet
 from train.tasks import EntityTask
+from train.trainer import CLIP, batches
 
 SENTENCES, TOKENS, LABELS, TYPES = 32, 40, 17, 9
 ROUNDS = 11
@@ -253,7 +253,7 @@ def measure_epochs() -> dict[str, float]:
 def _step(
     model: nn.Module, loss: Callable[[list[int]], Tensor], learning_rate: float
 ) -> Callable[[list[int]], None]:
-    """One step of training as ``train.fit`` takes it."""
+    """One step of training as ``train.trainer`` takes it."""
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), eps=1e-8)
 
     def step(chosen: list[int]) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from structural_kd.words import SubwordVectors
-from train.fit import sentences_per_second
-from train.models.committee import Committee, reads_features, speak
 from train.models.encoders import encode
-from train.resources import Experiment, Reader
+from train.models.ensemble import Committee, reads_features, speak
+from train.splits import Experiment, Reader
 from train.tasks import TrainingTask
+from train.trainer import sentences_per_second
 
 SPEED_SENTENCES = 256
 BATCH = 64

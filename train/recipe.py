@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
-from train.families import (
+from train.model_kinds import (
     FAMILY,
     SHARED_PARTS,
     STUDENTS,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from train.models.card import read_card
-from train.resources import write_whole
+from train.splits import write_whole
 
 TEACHER_FILES = {"teacher.json": None, "token_teacher.json": "token"}
 """Where the scores of a task's teachers are, and their case where it is not that of the first student."""

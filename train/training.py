@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from structural_kd.trees import relative_labels
+from train.distill.targets import words_digest
 from train.evaluation import count_parameters, evaluate, main_score, measure, speed
-from train.fit import Fitting, batches, check_settings, fit
 from train.models.batch import Batch
 from train.models.card import EncoderUse, ModelCard, read_card, save_trained
 from train.models.encoders import TokenEncoder, load_encoder
 from train.recipe import Teacher, Training
-from train.resources import Experiment, precision_of
+from train.splits import Experiment, precision_of
 from train.tasks import TrainingTask
-from train.teaching import words_digest
+from train.trainer import Fitting, batches, check_settings, fit
 
 
 def settings_of(experiment: Experiment, training: Training, **more: Any) -> dict[str, Any]:

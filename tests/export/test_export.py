@@ -27,7 +27,7 @@ from tests.export.tiny_models import (
     types,
     vectors,
 )
-from train.families import STUDENTS, TEACHERS
+from train.model_kinds import STUDENTS, TEACHERS
 from train.models.card import EncoderUse
 from train.models.encoders import TokenEncoder, load_encoder
 

@@ -12,12 +12,12 @@ import torch
 
 from tests.train.tiny import write_corpus, write_encoder, write_recipe, write_text, write_token_classifier
 from train.__main__ import main
-from train.distill.targets import TargetStoreError
-from train.experiment import prepare
-from train.experiment import run as run_recipe
+from train.distill.target_store import TargetStoreError
 from train.recipe import RecipeError, Teacher, load_recipe
-from train.resources import load_material
-from train.teachers import get_teachers, task_of
+from train.run import prepare
+from train.run import run as run_recipe
+from train.splits import load_material
+from train.train_teachers import get_teachers, task_of
 
 SIZES = {"hidden_size": 8, "arc_size": 8, "relation_size": 8, "steps": 4, "batch": 8, "evaluations": 1}
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from train.distill.divergence import cross_entropy, jeffreys, kl, renyi, reverse_kl
-from train.distill.targets import Content
+from train.distill.target_store import Content
 from train.structs import HeadSelection, LinearChain, StructuredDistribution, TokenSoftmax
 
 

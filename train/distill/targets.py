@@ -1,145 +1,93 @@
-"""The target store: what the teacher said of each sentence, on disk.
+"""What the teachers say of the sentences students learn from, put into the target store."""
 
-The teacher runs once. Its sufficient statistics go to shards of ragged arrays, which students read through
-memory maps, without the teacher in memory. A shard is a folder that appears whole or not at all, so that a
-killed run goes on where it was; the header says whose targets these are, and a store that belongs to
-another teacher, label set or corpus is refused.
-"""
-
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import numpy as np
+import torch
 
-Content = Literal["marginals", "topk", "topwk", "potentials"]
-"""What a store holds: the teacher's marginals of the student's parts; those of its k best structures, each
-counting the same or by its probability; the teacher's scores of the parts."""
-
-FORMAT = 2
-SHARD_SENTENCES = 1024
-Target = Mapping[str, np.ndarray]
-"""Named arrays of one sentence; arrays of one name differ between sentences only in their first dimension."""
-
-
-class TargetStoreError(RuntimeError):
-    """A store that does not belong to this run, or is damaged."""
+from train.corpora import Sentence
+from train.distill.target_store import Content, TargetHeader, TargetStore
+from train.evaluation import by_length
+from train.models.ensemble import Committee, reads_features, speak
+from train.splits import Experiment
+from train.structs import StructuredDistribution
+from train.tasks import TrainingTask
+from train.trainer import TrainingError, progress_bar
 
 
-@dataclass(frozen=True)
-class TargetHeader:
-    """Whose targets a store holds."""
-
-    task: str
-    family: str  # the student family whose parts they are
-    teacher: str  # SHA-256 of the teacher's weights
-    corpus: str  # SHA-256 of the sentences, in order
-    labels: tuple[str, ...]
-    temperature: float
-    sentences: int
-    content: Content = "marginals"
-    temper: str = "potentials"  # or marginals: what the temperature divides
-    k: int | None = None  # how many best structures, where the content is of these
-    format: int = FORMAT
-
-
-class TargetStore:
-    """Targets by the sentence's number.
+@torch.no_grad()
+def make_targets(
+    experiment: Experiment,
+    task: TrainingTask,
+    teachers: Committee,
+    digest: str,
+    family: type[StructuredDistribution],
+    content: Content,
+    folder: Path,
+) -> TargetStore:
+    """The teachers' targets for a student family, a row for each taught sentence; made where missing.
 
     Args:
-        folder: where the store is, or will be.
-        header: what it has to be.
-
-    Raises:
-        TargetStoreError: the folder holds other targets; says which field differs.
+        digest: of all that the teachers are.
+        family: the students' structured distribution, whose parts' marginals are stored.
+        folder: where the task's stores are.
     """
-
-    def __init__(self, folder: Path, header: TargetHeader) -> None:
-        self.folder = folder
-        self.header = header
-        self._shards: dict[int, dict[str, np.ndarray]] = {}
-        header_file = folder / "header.json"
-        if header_file.exists():
-            _check_header(header_file, header)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            part = header_file.with_suffix(".part")
-            part.write_text(json.dumps(asdict(header), ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(part, header_file)
-
-    def __len__(self) -> int:
-        return self.header.sentences
-
-    def missing(self) -> Iterator[tuple[int, range]]:
-        """The shards still to be written, and the numbers of their sentences."""
-        for shard, first in enumerate(range(0, len(self), SHARD_SENTENCES)):
-            if not self._path(shard).exists():
-                yield shard, range(first, min(first + SHARD_SENTENCES, len(self)))
-
-    def write(self, shard: int, targets: Sequence[Target]) -> None:
-        """Write one shard whole."""
-        part = self._path(shard).with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        names = {frozenset(target) for target in targets}
-        if len(names) > 1:
-            raise TargetStoreError(f"rows of one shard hold different things: {sorted(map(sorted, names))}")
-        for name in targets[0]:
-            rows = [np.asarray(target[name]) for target in targets]
-            np.save(part / f"{name}.npy", np.concatenate(rows), allow_pickle=False)
-            ends = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-            np.save(part / f"{name}.ends.npy", ends, allow_pickle=False)
-        os.replace(part, self._path(shard))
-
-    def __getitem__(self, sentence: int) -> dict[str, np.ndarray]:
-        if not 0 <= sentence < len(self):
-            raise IndexError(f"the store has sentences 0..{len(self) - 1}, not {sentence}")
-        shard, row = divmod(sentence, SHARD_SENTENCES)
-        arrays = self._shards.get(shard)
-        if arrays is None:
-            arrays = self._shards[shard] = self._open(shard)
-        return {
-            name: flat[arrays[f"{name}.ends"][row] : arrays[f"{name}.ends"][row + 1]]
-            for name, flat in arrays.items()
-            if not name.endswith(".ends")
-        }
-
-    def _open(self, shard: int) -> dict[str, np.ndarray]:
-        path = self._path(shard)
-        if not path.exists():
-            raise TargetStoreError(f"{path} is missing: the teacher has not finished these targets")
-        try:
-            return {
-                file.name.removesuffix(".npy"): np.load(file, mmap_mode="r", allow_pickle=False)
-                for file in sorted(path.glob("*.npy"))
-            }
-        except (ValueError, OSError) as error:
-            raise TargetStoreError(
-                f"{path} is damaged ({error}); delete the folder to have it redone"
-            ) from None
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}"
+    settings = experiment.recipe.distillation
+    taught = experiment.material.parts["taught"]
+    softened = content == "marginals"
+    header = TargetHeader(
+        task=task.name,
+        family=family.__name__,
+        teacher=digest,
+        corpus=words_digest([experiment.reader.sentences[i] for i in taught]),
+        labels=task.labels,
+        temperature=settings.temperature if softened else 1.0,
+        sentences=len(taught),
+        content=content,
+        temper=settings.temper if softened else "potentials",
+        k=settings.k if content in ("topk", "topwk") else None,
+    )
+    store = TargetStore(folder / _name(header), header)
+    missing = list(store.missing())
+    if not missing:
+        return store
+    for member in teachers.members:
+        member.eval()
+    total = sum(len(rows) for _, rows in missing)
+    with progress_bar(total, f"{task.name} {content}", "sentence") as bar:
+        for shard, places in missing:
+            numbers = [taught[place] for place in places]
+            rows: dict[int, Any] = {}
+            for models, group in teachers.groups(numbers):
+                for chosen in by_length(experiment.reader, group):
+                    batch = experiment.reader.batch(chosen, encoded=reads_features(models))
+                    try:
+                        said = task.targets(
+                            speak(models, batch.to(experiment.device)),
+                            family,
+                            header,
+                            allow_inconsistent=settings.allow_inconsistent,
+                        )
+                    except ValueError as error:
+                        raise TrainingError(f"{task.name} {content}, sentences {chosen}: {error}") from error
+                    rows.update(zip(chosen, said, strict=True))
+                    bar.update(len(chosen))
+            store.write(shard, [rows[i] for i in numbers])
+    return store
 
 
-def _check_header(file: Path, wanted: TargetHeader) -> None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        found["labels"] = tuple(found["labels"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetStoreError(f"{file} is damaged ({error}); delete the folder to have it redone") from None
-    for name, value in asdict(wanted).items():
-        if found.get(name) != value:
-            raise TargetStoreError(
-                f"{file}: the store's {name} is {_short(found.get(name))}, this run's is {_short(value)}; "
-                f"delete {file.parent} to have the targets made again"
-            )
+def _name(header: TargetHeader) -> str:
+    if header.content == "marginals":
+        local = "-local" if header.temper == "marginals" else ""
+        return f"{header.family}-T{header.temperature:g}{local}"
+    return f"{header.family}-{header.content}" + (f"{header.k}" if header.k else "")
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+def words_digest(sentences: Sequence[Sentence]) -> str:
+    """SHA-256 over the words of sentences, in order: whether stored targets belong to them."""
+    digest = hashlib.sha256()
+    for sentence in sentences:
+        digest.update("\t".join(sentence.words).encode("utf-8") + b"\n")
+    return digest.hexdigest()

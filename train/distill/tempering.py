@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.distill.targets import TargetHeader
-from train.project import project
+from train.distill.projection import project
+from train.distill.target_store import TargetHeader
 from train.structs import ChainMarginals, StructuredDistribution
 
 

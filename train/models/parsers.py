@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from structural_kd.trees import RelativeLabel
 from train.models.batch import Batch
-from train.models.recurrent import locked_dropout
+from train.models.lstm import locked_dropout
 from train.models.representation import Representation
 from train.structs import FORBIDDEN, HeadSelection, MatrixTree, ProjectiveTree, SecondOrderHeads
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from train.resources import write_whole
+from train.splits import write_whole
 from train.study.plan import Curve, Run, Study
 from train.study.rows import Results
 from train.study.significance import Scored, differences, interval, over_shared_seeds, shared_seeds

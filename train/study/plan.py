@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from train.distill.objectives import is_for
-from train.families import FAMILY, StudentKind
+from train.model_kinds import FAMILY, StudentKind
 from train.recipe import Recipe, RecipeError, Seed, TaskSettings, load_recipe
 
 

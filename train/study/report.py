@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from train.resources import write_whole
+from train.splits import write_whole
 from train.study.curves import FilledCurve, draw, fill_curves
 from train.study.plan import Run, Study
 from train.study.rows import Results, is_current

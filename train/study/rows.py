@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.resources import write_whole
+from train.splits import write_whole
 from train.study.plan import Run
 from train.tasks import TASKS
 

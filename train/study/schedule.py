@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from train.experiment import USER_ERRORS, end_with
+from train.run import USER_ERRORS, end_with
 from train.study.plan import Run, StudentJob
 from train.study.rows import Outcome, Results, Row, is_current
 from train.study.work import teach_run, train_one

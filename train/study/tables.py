@@ -9,7 +9,7 @@ import numpy as np
 
 from train.distill.objectives import is_for
 from train.evaluation import AGREEMENT
-from train.families import FAMILY
+from train.model_kinds import FAMILY
 from train.report import gap_recovered
 from train.study.plan import Comparison, Run, Study, StudyError, Table, TableRow
 from train.study.rows import OF_MODES, Results, Row, is_current

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from structural_kd.labels import repair_to_bioes
+from train.distill.projection import project
 from train.evaluation import by_length, measure
-from train.experiment import TaughtTask, prepare, teach
 from train.models.card import read_card
-from train.models.committee import Committee, reads_features, speak
-from train.project import project
-from train.resources import write_whole
+from train.models.ensemble import Committee, reads_features, speak
 from train.results import student_rows, teacher_rows
+from train.run import TaughtTask, prepare, teach
+from train.splits import write_whole
 from train.structs import TokenSoftmax
 from train.study.plan import Run, StudentJob
 from train.study.rows import OF_MODES, Outcome, Row
-from train.teachers import by_corpus
+from train.train_teachers import by_corpus
 
 MOST_RUNS = 64
 """How many runs a worker keeps in memory."""

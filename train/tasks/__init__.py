@@ -8,7 +8,7 @@ from torch import nn
 
 from train.corpora import Sentence
 from train.distill.objectives import TeacherTargets
-from train.distill.targets import Target, TargetHeader
+from train.distill.target_store import Target, TargetHeader
 from train.structs import StructuredDistribution
 from train.tasks.ner import EntityTask
 from train.tasks.parse import TreeTask

@@ -11,12 +11,12 @@ from torch.nn import functional
 from structural_kd.labels import bioes_labels, spans_from_bioes
 from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
-from train.distill.targets import Target, TargetHeader
+from train.distill.projection import project, shared_parts
+from train.distill.target_store import Target, TargetHeader
 from train.distill.tempering import entropy_column, tempered_marginals
 from train.metrics import entity_counts, entity_scores_of
 from train.models.batch import pad_rows
 from train.models.taggers import constrained
-from train.project import project, shared_parts
 from train.structs import (
     ChainMarginals,
     ChainStatistics,

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from structural_kd.decoding import complete_trees
 from train.corpora import Sentence
 from train.distill.objectives import BestTargets, TeacherTargets
-from train.distill.targets import Target, TargetHeader
+from train.distill.projection import project, shared_parts
+from train.distill.target_store import Target, TargetHeader
 from train.distill.tempering import entropy_column, tempered_marginals
 from train.metrics import attachment_counts, attachment_scores_of
 from train.models.batch import pad_rows
 from train.models.parsers import SequenceLabellingParser
-from train.project import project, shared_parts
 from train.structs import (
     FORBIDDEN,
     ArcStatistics,

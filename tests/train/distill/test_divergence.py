@@ -4,8 +4,8 @@ from torch import Tensor
 
 from train.distill.divergence import cross_entropy
 from train.distill.objectives import TeacherTargets, lesson
+from train.distill.projection import project
 from train.distill.schedule import teacher_weight
-from train.project import project
 from train.structs import ArcStatistics, HeadSelection, LinearChain, StructuredDistribution, TokenSoftmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 5.0)

@@ -3,7 +3,7 @@ import torch
 
 from structural_kd.labels import bioes_labels
 from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
-from train.distill.targets import TargetHeader
+from train.distill.target_store import TargetHeader
 from train.models.taggers import constraint_scores
 from train.structs import (
     HeadSelection,

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from train.distill.divergence import cross_entropy
-from train.distill.targets import TargetHeader
+from train.distill.projection import project
+from train.distill.target_store import TargetHeader
 from train.distill.tempering import (
     InconsistentTargetsError,
     InconsistentTargetsWarning,
     entropy_column,
     tempered_marginals,
 )
-from train.project import project
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 
 

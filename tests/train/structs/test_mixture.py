@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.train.structs.contract import DistributionContract, label_sequences
 from tests.train.structs.test_span_families import bioes_sequences, random
-from train.project import project
+from train.distill.projection import project
 from train.structs import (
     ChainMarginals,
     HeadSelection,

@@ -6,12 +6,12 @@ import torch
 
 from structural_kd.trees import RelativeLabel
 from train.distill.objectives import lesson
-from train.distill.targets import Target, TargetHeader
+from train.distill.projection import project, restrict
+from train.distill.target_store import Target, TargetHeader
 from train.models.batch import Batch
 from train.models.card import ModelCard, build_model
 from train.models.parsers import SequenceLabellingParser
 from train.models.words import WordTypes
-from train.project import project, restrict
 from train.structs import ArcStatistics, HeadSelection
 from train.tasks import parse
 from train.tasks.parse import TreeTask

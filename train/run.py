@@ -19,14 +19,15 @@ from accelerate import Accelerator
 
 from train.corpora import CorpusError, CorpusWarning
 from train.distill.objectives import Lesson, is_for, lesson
-from train.distill.targets import Content, TargetStore, TargetStoreError
+from train.distill.target_store import Content, TargetStore, TargetStoreError
+from train.distill.targets import make_targets
 from train.evaluation import main_score
-from train.families import FAMILY, StudentKind
-from train.fit import TrainingError
+from train.model_kinds import FAMILY, StudentKind
 from train.models.card import read_card
 from train.models.encoders import Encoder, EncoderNotFoundError, load_encoder
 from train.recipe import EncoderSettings, Recipe, RecipeError, TaskSettings
-from train.resources import (
+from train.results import collect_results
+from train.splits import (
     Experiment,
     Material,
     Reader,
@@ -36,11 +37,10 @@ from train.resources import (
     say,
     write_whole,
 )
-from train.results import collect_results
-from train.students import train_student
 from train.tasks import TASKS, TrainingTask
-from train.teachers import Teaching, add_references, get_teachers, get_token_teacher, task_of
-from train.teaching import make_targets
+from train.train_students import train_student
+from train.train_teachers import Teaching, add_references, get_teachers, get_token_teacher, task_of
+from train.trainer import TrainingError
 
 
 def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[str, Any]]:

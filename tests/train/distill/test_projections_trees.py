@@ -6,7 +6,7 @@ from torch import Tensor
 
 from structural_kd.trees import is_tree
 from train.distill.divergence import cross_entropy
-from train.project import project, shared_parts
+from train.distill.projection import project, shared_parts
 from train.structs import HeadSelection, LabelledHeads, MatrixTree, ProjectiveTree, SecondOrderHeads
 
 RELATIONS = 2

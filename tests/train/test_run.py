@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
-from train.fit import Fitting, TrainingError, batches, fit
+from train.distill.targets import words_digest
 from train.models.card import read_card
 from train.recipe import RecipeError, load_recipe
-from train.resources import load_material, load_word_types
+from train.splits import load_material, load_word_types
 from train.tasks import TASKS, TrainingTask
-from train.teaching import words_digest
+from train.trainer import Fitting, TrainingError, batches, fit
 
 KEYS = {"task", "case", "system", "objective", "labelled", "unlabelled", "seed", "split", "metric", "value"}
 

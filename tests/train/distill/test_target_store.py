@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.distill import targets
-from train.distill.targets import TargetHeader, TargetStore, TargetStoreError
+from train.distill import target_store as targets
+from train.distill.target_store import TargetHeader, TargetStore, TargetStoreError
 
 HEADER = TargetHeader(
     task="ner",

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.project import project, restrict
+from train.distill.projection import project, restrict
 from train.structs import FORBIDDEN, ChainMarginals, HeadSelection, LinearChain, TokenSoftmax
 
 

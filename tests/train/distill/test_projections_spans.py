@@ -7,7 +7,7 @@ from torch import Tensor
 
 from structural_kd.labels import bioes_constraints, bioes_labels
 from tests.train.structs.test_span_families import bioes_sequences, random
-from train.project import project
+from train.distill.projection import project
 from train.structs import ChainMarginals, LinearChain, SpanSet, TokenSoftmax
 
 TYPES = 2

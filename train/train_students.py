@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from train.distill.objectives import Lesson
 from train.distill.schedule import teacher_weight
-from train.distill.targets import Target, TargetStore
-from train.families import StudentKind, case_of
+from train.distill.target_store import Target, TargetStore
+from train.model_kinds import StudentKind, case_of
 from train.models.card import build_model
 from train.recipe import Training
-from train.resources import Experiment, say
+from train.splits import Experiment, say
 from train.tasks import TrainingTask
-from train.teachers import Teaching, by_corpus
+from train.train_teachers import Teaching, by_corpus
 from train.training import card_of, fit_and_save, gold_batch, is_finished, settings_of, to_device
 
 

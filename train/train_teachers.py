@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from train.corpora import Sentence
 from train.evaluation import count_parameters, evaluate, predict, speed
-from train.families import TEACHERS, case_of
+from train.model_kinds import TEACHERS, case_of
 from train.models.card import EncoderUse, build_model, load_trained
-from train.models.committee import Committee
+from train.models.ensemble import Committee
 from train.models.token_classifier import TokenClassifier, load_token_classifier
 from train.recipe import RecipeError, Teacher
-from train.resources import Experiment, say, write_whole
+from train.splits import Experiment, say, write_whole
 from train.tasks import TASKS, TrainingTask
 from train.training import card_of, fit_and_save, gold_batch, is_finished, live_encoder, settings_of
 
