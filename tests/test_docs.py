@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.studies.check import check_cells
+from benchmarks.studies.plan import load_study, runs_of
 from train.distill.projection import project
 from train.recipe import load_recipe
 from train.structs import HeadSelection, LabelledHeads, SpanSet
-from train.study.check import check_cells
-from train.study.plan import load_study, runs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "structural-kd.md").read_text(encoding="utf-8")

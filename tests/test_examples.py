@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("structural_kd", "train", "export", "serve", "loadtest", "peers")
+ROOMS = ("structural_kd", "train", "export", "serve", "loadtest", "benchmarks")
 PATCHES_SOCKETS = re.compile(r"^(?:import|from) (?:locust|gevent)", re.MULTILINE)
 
 

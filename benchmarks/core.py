@@ -1,0 +1,364 @@
+"""How fast the core of training is, against other ways to compute the same, on one thread.
+
+    python -m benchmarks.core [--out reports/bench.json]
+
+Times are CPU time of the process, which other processes on the machine lengthen less than the clock's. Ratios
+are of medians over rounds in which the contestants take turns, so that what else happens hits all of them.
+Before anything is timed the contestants' answers are compared.
+
+Inference: 32 sentences of 40 tokens. The questions are those of structural distillation: log Z, the marginals
+of every part (a teacher's targets), and the gradient of Σ log Z by the scores (a student's step).
+
+Epochs: a CRF student of the quickstart's size on sentences of ``he_htb``, whole steps from batch to update.
+The supervised epoch learns from gold labels, the other from gold labels and a target store. The teacher is
+not trained: what its targets say costs nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from structural_kd.words import SubwordVectors
+from train.corpora import load_corpus
+from train.distill.objectives import lesson
+from train.distill.schedule import teacher_weight
+from train.distill.target_store import Target, TargetHeader, TargetStore
+from train.models.card import ModelCard, build_model
+from train.models.words import WordTypes, alphabet_of
+from train.recipe import Training
+from train.splits import Reader, write_whole
+from train.structs import LinearChain, SpanSet
+from train.tasks import EntityTask
+from train.trainer import CLIP, batches
+
+SENTENCES, TOKENS, LABELS, TYPES = 32, 40, 17, 9
+ROUNDS = 11
+TURN_SECONDS = 0.1
+EPOCHS = 5
+EPOCH_SENTENCES = 1000
+
+REQUIRED = {
+    "chain_vs_torch_struct": ("at least", 30.0),
+    "chain_vs_loop": ("at least", 2.0),
+    "spanset_vs_chain": ("under", 3.0),
+    "distill_epoch_vs_supervised": ("at most", 1.3),
+}
+
+
+class ChainScores(NamedTuple):
+    """The input of every chain: leaves of the graph, so that each contestant gets gradients of its own."""
+
+    emissions: Tensor  # [B, n, L]
+    transitions: Tensor  # [L, L]
+    lengths: Tensor  # [B]
+
+
+class ChainAnswers(NamedTuple):
+    """What every chain is asked."""
+
+    log_partition: Tensor  # [B]
+    pairs: Tensor  # [B, n-1, L, L] marginals of neighbouring labels
+    emissions: Tensor  # [B, n, L] gradient of Σ log Z
+    transitions: Tensor  # [L, L] the same
+
+
+def chain(scores: ChainScores) -> ChainAnswers:
+    emissions, transitions = _leaves(scores.emissions, scores.transitions)
+    free = torch.zeros(emissions.shape[-1])
+    distribution = LinearChain(emissions, transitions, free, free, scores.lengths)
+    log_partition = distribution.log_partition()
+    with torch.no_grad():
+        pairs = distribution.marginals().pairs
+    log_partition.sum().backward()
+    return ChainAnswers(log_partition.detach(), pairs, _grad(emissions), _grad(transitions))
+
+
+def loop(scores: ChainScores) -> ChainAnswers:
+    """The forward recursion as it is written down: one logsumexp over [B, L, L] a position."""
+    emissions, transitions = _leaves(scores.emissions, scores.transitions)
+    batch, tokens, labels = emissions.shape
+    pairs = transitions.expand(batch, tokens - 1, labels, labels)
+    log_partition = loop_log_partition(emissions, pairs, scores.lengths)
+    (marginals,) = torch.autograd.grad(log_partition.sum(), pairs, retain_graph=True)
+    log_partition.sum().backward()
+    return ChainAnswers(log_partition.detach(), marginals, _grad(emissions), _grad(transitions))
+
+
+def loop_log_partition(emissions: Tensor, pairs: Tensor, lengths: Tensor) -> Tensor:
+    """log Z of emissions [B, n, L] and transitions [B, n−1, L, L]: [B]."""
+    unary = emissions.unbind(1)  # n × [B, L]
+    alpha = unary[0]  # [B, L]
+    for i, table in enumerate(pairs.unbind(1), start=1):
+        step = (alpha[:, :, None] + table).logsumexp(1) + unary[i]  # [B, L]
+        alpha = torch.where((i < lengths)[:, None], step, alpha)
+    return alpha.logsumexp(-1)
+
+
+def torch_struct_chain(scores: ChainScores) -> ChainAnswers:
+    """LinearChainCRF of torch-struct (Rush 2020), whose parts are the pairs, later label first."""
+    from torch_struct import LinearChainCRF
+
+    emissions, transitions = _leaves(scores.emissions, scores.transitions)
+    potentials = transitions.T + emissions[:, 1:, :, None]  # [B, n-1, L, L]
+    first = potentials[:, :1] + emissions[:, :1, None]  # [B, 1, L, L]
+    distribution = LinearChainCRF(torch.cat([first, potentials[:, 1:]], 1), scores.lengths)
+    log_partition = distribution.partition
+    pairs = distribution.marginals.detach().transpose(2, 3)
+    log_partition.sum().backward()
+    return ChainAnswers(log_partition.detach(), pairs, _grad(emissions), _grad(transitions))
+
+
+def span_set(scores: Tensor, lengths: Tensor) -> None:
+    """The same questions to a SpanSet over [B, n, n, L]."""
+    (scores,) = _leaves(scores)
+    distribution = SpanSet(scores, lengths)
+    log_partition = distribution.log_partition()
+    with torch.no_grad():
+        distribution.marginals()
+    log_partition.sum().backward()
+
+
+def measure_inference() -> dict[str, float]:
+    """Milliseconds of each contestant, and their ratios.
+
+    Raises:
+        AssertionError: the contestants disagree.
+    """
+    # torch-struct's distributions say nothing of their arguments, and torch would warn of it at each.
+    torch.distributions.Distribution.set_default_validate_args(False)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.full((SENTENCES,), TOKENS)
+    scores = ChainScores(
+        torch.randn(SENTENCES, TOKENS, LABELS, generator=generator),
+        torch.randn(LABELS, LABELS, generator=generator),
+        lengths,
+    )
+    spans = torch.randn(SENTENCES, TOKENS, TOKENS, TYPES, generator=generator)
+    answers = chain(scores)
+    for other in (loop, torch_struct_chain):
+        torch.testing.assert_close(other(scores), answers, rtol=1e-4, atol=1e-4)
+    seconds = take_turns(
+        {
+            "chain": lambda: chain(scores),
+            "chain_loop": lambda: loop(scores),
+            "span_set": lambda: span_set(spans, lengths),
+            "torch_struct": lambda: torch_struct_chain(scores),
+        }
+    )
+    return {f"{name}_ms": 1000 * value for name, value in seconds.items()} | {
+        "chain_vs_torch_struct": seconds["torch_struct"] / seconds["chain"],
+        "chain_vs_loop": seconds["chain_loop"] / seconds["chain"],
+        "spanset_vs_chain": seconds["span_set"] / seconds["chain"],
+    }
+
+
+def take_turns(contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of a call of each; a turn is as many calls as fit into TURN_SECONDS, at least one."""
+    calls = {}
+    for name, run in contestants.items():
+        run()
+        calls[name] = max(1, round(TURN_SECONDS / _seconds(run)))
+    turns: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, run in contestants.items():
+            run()  # it would pay for the memory that the one before it gives back
+            turns[name].append(_seconds(run, calls[name]))
+    return {name: median(seconds) for name, seconds in turns.items()}
+
+
+def measure_epochs() -> dict[str, float]:
+    """Seconds of an epoch with gold labels alone and of one with structural targets too, and their ratio."""
+    sentences = load_corpus("he_htb", merge_subtokens=True).train[:EPOCH_SENTENCES]
+    task = EntityTask.of(sentences)
+    settings = Training()
+    words = sorted({word for sentence in sentences for word in sentence.words})
+    vectors = SubwordVectors(
+        words, np.random.default_rng(0).standard_normal((len(words), 100), np.float32), None, min_n=3, max_n=5
+    )
+    alphabet = alphabet_of(words, min_count=2)
+    reader = Reader(sentences, WordTypes.build(words, vectors, alphabet))
+    card = ModelCard("ner", "crf", "student", "he", task.labels, hidden_size=settings.hidden_size)
+
+    def model(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return build_model(card, reader.types).train()
+
+    teacher = model(0).eval()
+    header = TargetHeader("ner", "LinearChain", "untrained", "he_htb", task.labels, 1.0, len(sentences))
+
+    @torch.no_grad()
+    def targets(numbers: Sequence[int]) -> list[Any]:
+        return [
+            task.targets(teacher(reader.batch([i], encoded=False)), LinearChain, header)[0] for i in numbers
+        ]
+
+    epoch = list(
+        islice(
+            batches(lambda g: g.permutation(len(sentences)), reader.lengths, settings.batch, 0),
+            -(-len(sentences) // settings.batch),
+        )
+    )
+    structural = lesson("structural").loss
+    assert structural is not None
+    with tempfile.TemporaryDirectory() as folder:
+        store = TargetStore(Path(folder), header)
+        for shard, numbers in store.missing():
+            store.write(shard, targets(numbers))
+        supervised_model, distilled_model = model(1), model(1)
+
+        def supervised(chosen: list[int]) -> Tensor:
+            batch = reader.batch(chosen, encoded=False)
+            gold = task.gold([sentences[i] for i in chosen])  # [B, n]
+            return -supervised_model(batch).log_prob(gold).sum() / batch.lengths.sum()
+
+        def distilled(chosen: list[int]) -> Tensor:
+            batch = reader.batch(chosen, encoded=False)
+            gold = task.gold([sentences[i] for i in chosen])  # [B, n]
+            distribution = distilled_model(batch)
+            rows: dict[str, list[Target]] = {"marginals": [store[i] for i in chosen]}
+            taught = structural(distribution, task.teacher_targets(rows, distilled_model, 1.0))  # [B]
+            weight = teacher_weight(0.5, anneal=0.5)
+            mixed = weight * taught - (1 - weight) * distribution.log_prob(gold)
+            return mixed.sum() / batch.lengths.sum()
+
+        steps = {
+            "supervised": _step(supervised_model, supervised, settings.learning_rate),
+            "distill": _step(distilled_model, distilled, settings.learning_rate),
+        }
+        seconds: dict[str, list[list[float]]] = {name: [[] for _ in epoch] for name in steps}
+        for _ in range(EPOCHS):
+            for place, chosen in enumerate(epoch):
+                for name, step in steps.items():
+                    seconds[name][place].append(_seconds(lambda step=step, chosen=chosen: step(chosen)))  # type: ignore[misc]
+    whole = {name: sum(median(step) for step in places) for name, places in seconds.items()}
+    return {f"{name}_epoch_s": value for name, value in whole.items()} | {
+        "distill_epoch_vs_supervised": whole["distill"] / whole["supervised"]
+    }
+
+
+def _step(
+    model: nn.Module, loss: Callable[[list[int]], Tensor], learning_rate: float
+) -> Callable[[list[int]], None]:
+    """One step of training as ``train.trainer`` takes it."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), eps=1e-8)
+
+    def step(chosen: list[int]) -> None:
+        value = loss(chosen)
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+
+    return step
+
+
+def _leaves(*scores: Tensor) -> tuple[Tensor, ...]:
+    return tuple(theta.detach().requires_grad_() for theta in scores)
+
+
+def _grad(theta: Tensor) -> Tensor:
+    assert theta.grad is not None
+    return theta.grad
+
+
+def _seconds(run: Callable[[], object], calls: int = 1) -> float:
+    """CPU seconds of a call."""
+    start = time.process_time()
+    for _ in range(calls):
+        run()
+    return (time.process_time() - start) / calls
+
+
+def conditions() -> dict[str, Any]:
+    """The machine and the date."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu_model() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def merge(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    """Write measured figures into a JSON file; figures of other keys in it stay.
+
+    Returns:
+        All that the file holds now.
+
+    Raises:
+        ValueError: the file is there and is no JSON object.
+    """
+    known: dict[str, Any] = {}
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}); delete it to have it written anew") from None
+        if not isinstance(known, dict):
+            raise ValueError(f"{path}: not a JSON object; delete it to have it written anew")
+    merged = known | measured
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    return merged
+
+
+def table(figures: dict[str, Any], required: dict[str, tuple[str, float]] = REQUIRED) -> str:
+    """The figures, a line each, with what is required of them."""
+    lines = []
+    for name, value in figures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if name in required:
+            word, bound = required[name]
+            met = {"at least": value >= bound, "under": value < bound, "at most": value <= bound}[word]
+            shown = f"{shown:<10} {word} {bound:g}: {'met' if met else 'MISSED'}"
+        lines.append(f"{name:<28} {shown}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.core", description="How fast the core of training is."
+    )
+    parser.add_argument("--out", type=Path, default=Path("reports/bench.json"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        measured = conditions() | measure_inference() | measure_epochs()
+        merge(options.out, measured)
+    except ModuleNotFoundError as error:
+        if error.name != "torch_struct":
+            raise
+        print("error: torch-struct is missing: run make bench, which installs it", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{table(measured)}\n\nwritten: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""What a worker of a study does: have a run's teachers trained, or train one student."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.studies.plan import Run, StudentJob
+from benchmarks.studies.rows import OF_MODES, Outcome, Row
+from structural_kd.labels import repair_to_bioes
+from train.distill.projection import project
+from train.evaluation import by_length, measure
+from train.models.card import read_card
+from train.models.ensemble import Committee, reads_features, speak
+from train.results import student_rows, teacher_rows
+from train.run import TaughtTask, prepare, teach
+from train.splits import write_whole
+from train.structs import TokenSoftmax
+from train.train_teachers import by_corpus
+
+MOST_RUNS = 64
+"""How many runs a worker keeps in memory."""
+
+_taught: dict[str, TaughtTask] = {}
+"""What this worker has read, by run, the oldest first: the next student of a run starts at once."""
+
+
+def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
+    """Train the teachers of a run, unless another run has had them trained, and have them speak.
+
+    Args:
+        out: the folder of the study's runs.
+        is_measured: whether the teachers' rows are stored; then the scores are all that comes of it.
+    """
+    start = time.perf_counter()
+    folder, shared = out / run.folder, out / "shared"
+    _link(folder / "words", shared / run.shared_key() / "words")
+    homes = {"teacher": shared / run.shared_key() / run.task}  # one for all runs with the same teachers
+    if run.task_settings.token_teacher:
+        homes["token_teacher"] = shared / run.token_key() / run.task
+    for name, home in homes.items():
+        for one_or_many in (name, f"{name}s"):
+            _link(folder / run.task / one_or_many, home / one_or_many)
+        _copy_scores(f"{name}.json", home, folder / run.task)
+    taught = _teach(run, out)
+    for name, home in homes.items():
+        _copy_scores(f"{name}.json", folder / run.task, home)
+    speakers = [f"{name}.json" for name in homes]
+    if is_measured:
+        return Outcome([row for name in speakers for row in teacher_rows(folder / run.task / name)], [])
+    rows: list[Row] = []
+    counts: list[tuple[Row, np.ndarray]] = []
+    for name, teaching in zip(speakers, (taught.teaching, taught.token_teaching), strict=False):
+        found = teacher_rows(folder / run.task / name)
+        rows += found
+        counts += _test_counts(taught, teaching.committee, found[0])
+    about = {**rows[0], "split": "test"}
+    if run.task == "ner":
+        modes = _marginal_modes(taught)
+        scores = taught.task.scores_of(modes)
+        rows.append({**about, "metric": OF_MODES, "value": round(scores["f1"], 3)})
+        counts.append(({**about, "metric": OF_MODES}, modes))
+    rows += [
+        {**about, "split": part, "metric": "entropy", "value": round(value, 5)}
+        for part, value in _entropies(taught).items()
+    ]
+    rows.append({**about, "metric": "seconds", "value": round(time.perf_counter() - start, 1)})
+    return Outcome(rows, counts)
+
+
+def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
+    """Train one student of a run whose teachers have spoken."""
+    taught = _taught.get(run.name) or _teach(run, out)
+    taught.train(job.student, job.objective, job.seed)
+    folder = taught.folder / "students" / f"{job.student}-{job.objective}-seed{job.seed}"
+    rows = student_rows(folder)
+    _, about = read_card(folder)
+    rows.append({**rows[0], "split": "test", "metric": "seconds", "value": about["seconds"]})
+    with np.load(folder / "counts.npz", allow_pickle=False) as found:
+        counts = [
+            ({**rows[0], "split": split.replace("-", "/", 1), "metric": "counts"}, found[split])
+            for split in found.files
+            if split.startswith("test")
+        ]
+    return Outcome(rows, counts)
+
+
+def _teach(run: Run, out: Path) -> TaughtTask:
+    torch.set_num_threads(1)
+    experiment = prepare(run.recipe, out / run.folder, None)
+    taught = teach(experiment, run.task, run.task_settings)
+    if len(_taught) >= MOST_RUNS:
+        del _taught[next(iter(_taught))]
+    _taught[run.name] = taught
+    return taught
+
+
+def _test_counts(taught: TaughtTask, committee: Committee, row: Row) -> list[tuple[Row, np.ndarray]]:
+    """What teachers get right in the test sentences, for each corpus that is tested."""
+    experiment, task = taught.experiment, taught.task
+    parts = {"test": experiment.material.parts["test"]}
+    parts |= {f"test/{corpus}": numbers for corpus, numbers in by_corpus(experiment, task).items()}
+    measured = {split: measure(experiment, task, committee, numbers) for split, numbers in parts.items()}
+    return [
+        ({**row, "split": split, "metric": "counts"}, counts)
+        for split, (_, counts) in measured.items()
+        if counts is not None
+    ]
+
+
+@torch.no_grad()
+def _marginal_modes(taught: TaughtTask) -> np.ndarray:
+    """The counts [n, 3] of the test sentences, each token labelled by the mode of its marginals (table 6)."""
+    experiment, task, committee = taught.experiment, taught.task, taught.teaching.committee
+    sentences = experiment.reader.sentences
+    numbers = [i for i in experiment.material.parts["test"] if task.has_gold(sentences[i])]
+    tags: dict[int, list[str]] = {}  # read as the CoNLL evaluation does where they are invalid
+    for models, group in committee.groups(numbers):
+        for model in models:
+            model.eval()
+        for chosen in by_length(experiment.reader, group):
+            batch = experiment.reader.batch(chosen, encoded=reads_features(models)).to(experiment.device)
+            modes = project(speak(models, batch), onto=TokenSoftmax).argmax(-1)  # [B, n]
+            for i, row in zip(chosen, modes.tolist(), strict=True):
+                said = [task.labels[label] for label in row[: len(sentences[i].words)]]
+                tags[i], _ = repair_to_bioes(said, "bioes")
+    return task.counts([sentences[i] for i in numbers], [tags[i] for i in numbers])
+
+
+def _entropies(taught: TaughtTask) -> dict[str, float]:
+    """The entropy of what the teachers say, in nats a token, of labelled and of unlabelled sentences.
+
+    Empty where the stored targets are softened, or have no entropy, a mixture's for example.
+    """
+    material = taught.experiment.material
+    if taught.experiment.recipe.distillation.temperature != 1:
+        return {}
+    said = [
+        store
+        for (where, _, content), store in taught.stores.items()
+        if where == "targets" and content == "marginals" and "entropy" in store[0]
+    ]
+    totals: dict[str, list[float]] = {}
+    labelled = set(material.parts["labelled"])
+    for store in said[:1]:  # every family's store has the teacher's own entropy
+        for place, number in enumerate(material.parts["taught"]):
+            total = totals.setdefault("labelled" if number in labelled else "unlabelled", [0.0, 0.0])
+            total[0] += float(store[place]["entropy"][0])
+            total[1] += len(material.sentences[number].words)
+    return {part: entropy / tokens for part, (entropy, tokens) in totals.items()}
+
+
+def _link(link: Path, target: Path) -> None:
+    """A folder of a run that is another folder, which all runs with the same teachers share."""
+    target.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+
+
+def _copy_scores(name: str, source: Path, target: Path) -> None:
+    """Scores of the same teachers, measured once."""
+    if (source / name).exists() and not (target / name).exists():
+        write_whole(target / name, (source / name).read_text(encoding="utf-8"))
