@@ -3,7 +3,7 @@
 Here SIGHUP replaces the workers, as gunicorn does; SERVE_WATCH_SECONDS looks for bundles without that.
 """
 
-from serve.master import gunicorn_settings, prepare
+from serve.process.master import gunicorn_settings, prepare
 from serve.settings import Settings
 
 globals().update(gunicorn_settings(prepare(Settings())))

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from serve.bundles import StartError, find_bundles
-from serve.master import NOT_VARIABLES, Server, prepare
+from serve.models.discovery import StartError, find_bundles
+from serve.process.master import NOT_VARIABLES, Server, prepare
 from serve.settings import Limits, Settings
 
 USAGE_ERROR = 2

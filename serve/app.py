@@ -10,14 +10,18 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
-from serve import __version__, conllu, demo, drawing, metrics, openapi, problems
-from serve.annotate import parsed, recognised
-from serve.body_limit import BodyLimit
-from serve.bundles import Load, StartError, load_bundle
-from serve.keyguard import KeyGuard
-from serve.models import Model, Models
-from serve.negotiation import preferred
+from serve import __version__, openapi, problems
+from serve import page as demo
+from serve.formats import conllu
+from serve.formats import tree_drawing as drawing
+from serve.middleware.api_keys import KeyGuard
+from serve.middleware.body_limit import BodyLimit
+from serve.middleware.request_log import Watch
+from serve.models.discovery import Load, StartError, load_bundle
+from serve.models.selection import Model, Models
 from serve.problems import documented
+from serve.requests.items import parsed, recognised
+from serve.requests.negotiation import preferred
 from serve.schemas import (
     Info,
     ModelInfo,
@@ -31,7 +35,7 @@ from serve.schemas import (
 )
 from serve.service import Service, written
 from serve.settings import Settings
-from serve.visit import Watch
+from serve.telemetry import metrics
 
 JSON = "application/json"
 STREAMS = frozenset({"/ner/stream", "/parse/stream"})

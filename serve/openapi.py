@@ -7,9 +7,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from serve import conllu, drawing, stream
+from serve.formats import conllu
+from serve.formats import jsonl_stream as stream
+from serve.formats import tree_drawing as drawing
 from serve.problems import ProblemDetails
-from serve.reading import LEAST_SECONDS, TIMEOUT_HEADER
+from serve.requests.http_input import LEAST_SECONDS, TIMEOUT_HEADER
 from serve.schemas import (
     AnnotationRequest,
     NerResult,

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve import metrics
-from serve.visit import visit_of
+from serve.middleware.request_log import visit_of
+from serve.telemetry import metrics
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -11,19 +11,21 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.types import Scope
 
-from serve import metrics, stream, waiting
-from serve.annotate import Item, check_size, items_of, sentences_of
 from serve.batcher import Ran
-from serve.bundles import TASKS, Load
-from serve.keys import ApiKeys
-from serve.models import Model
+from serve.formats import jsonl_stream as stream
+from serve.formats.jsonl_stream import Stream
+from serve.middleware.request_log import Visit, visit_of
+from serve.models.discovery import TASKS, Load
+from serve.models.reload import Registry, State
+from serve.models.selection import Model
 from serve.problems import Problem
-from serve.protocol import LET_THROUGH
-from serve.reading import TIMEOUT_HEADER, check_media_type, parse_body, read_body, seconds_wanted
-from serve.registry import Registry, State
+from serve.process.protocol import LET_THROUGH
+from serve.requests import admission as waiting
+from serve.requests.http_input import TIMEOUT_HEADER, check_media_type, parse_body, read_body, seconds_wanted
+from serve.requests.items import Item, check_size, items_of, sentences_of
+from serve.requests.keys import ApiKeys
 from serve.settings import Settings
-from serve.stream import Stream
-from serve.visit import Visit, visit_of
+from serve.telemetry import metrics
 
 INLINE_TOKENS = 2000
 """Answers of up to so many tokens are made in the event loop: it takes a few milliseconds at most."""

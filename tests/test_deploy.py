@@ -101,7 +101,7 @@ def settings_table() -> str:
 
 # In a process of its own: what is counted here must not be in what other tests read.
 COUNT_EVERYTHING = """
-from serve import metrics
+from serve.telemetry import metrics
 metrics.observe_request("/ner", 200, 0.1)
 metrics.observe_stages({"engine": 0.1})
 metrics.observe_batch("ner", "1", 1, 5)

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.app import create_app
-from serve.protocol import protocol_of
+from serve.process.protocol import protocol_of
 from serve.settings import Settings
 from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import serve.bundles
-from serve.metrics_folder import VARIABLE
+import serve.models.discovery
 from serve.settings import Settings
+from serve.telemetry.metrics_folder import VARIABLE
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser, Tagged
 
 
@@ -41,7 +41,7 @@ def load_bundle(folder: Path, settings: Settings) -> Any:
 
 
 def main() -> None:
-    serve.bundles.load_bundle = load_bundle
+    serve.models.discovery.load_bundle = load_bundle
     command, *sys.argv[1:] = sys.argv[1:]
     if command == "gunicorn":
         from gunicorn.app.wsgiapp import run

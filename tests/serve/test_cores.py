@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.cores import available_cores, quota, shares
+from serve.process.cores import available_cores, quota, shares
 
 
 def system(folder: Path, groups: str, **files: str) -> Path:

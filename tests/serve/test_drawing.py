@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from serve.drawing import WORD_CHARACTERS, Direction, as_html, direction_of
+from serve.formats.tree_drawing import WORD_CHARACTERS, Direction, as_html, direction_of
 from serve.schemas import ParseResult, TokenRange
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -137,5 +137,5 @@ def test_a_language_has_its_direction(language: str, direction: str) -> None:
 
 
 def test_drawing_brings_no_torch_into_the_process() -> None:
-    code = "import sys, serve.drawing; sys.exit('torch' in sys.modules)"
+    code = "import sys, serve.formats.tree_drawing; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.logs import request_id
+from serve.telemetry.logs import request_id
 
 ROOT = Path(__file__).parents[2]
 SECRET = "SecretWord"
 
 FAILURES = """
 import asyncio, gc, logging, sys, threading, warnings
-from serve import logs
+from serve.telemetry import logs
 
 logs.configure(sys.argv[1])
 log = logging.getLogger("serve")
@@ -68,7 +68,7 @@ log.error("%d sentences", word)
 
 EVENTS = """
 import logging, sys, warnings
-from serve import logs
+from serve.telemetry import logs
 
 logs.configure(sys.argv[1])
 log = logging.getLogger("serve")
@@ -87,7 +87,7 @@ logs.access(method="GET", path="other", status=404, seconds=0.001, bytes_in=0, b
 SERVER = """
 import sys
 from gunicorn.app.base import BaseApplication
-from serve import logs
+from serve.telemetry import logs
 
 async def fail(scope, receive, send):
     assert scope["type"] == "http"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve import metrics, metrics_folder
+from serve.telemetry import metrics, metrics_folder
 
 ROOT = Path(__file__).parents[2]
 
 WORKER = """
 import sys
-from serve import metrics
+from serve.telemetry import metrics
 
 number = int(sys.argv[1])
 metrics.count_worker()
@@ -34,7 +34,7 @@ sys.stdin.read()
 
 SCRAPE = """
 import sys
-from serve import metrics
+from serve.telemetry import metrics
 
 sys.stdout.buffer.write(metrics.exposition("")[0])
 """
@@ -178,7 +178,7 @@ def prepare(folder: Path, **variables: str) -> Path:
             "-c",
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from serve.metrics_folder import prepare_folder\n"
+            "from serve.telemetry.metrics_folder import prepare_folder\n"
             "folder = prepare_folder(Path(sys.argv[1]))\n"
             "assert os.environ['PROMETHEUS_MULTIPROC_DIR'] == str(folder)\n"
             "assert 'prometheus_client' not in sys.modules\n"

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.bundles import StartError, find_bundles
-from serve.registry import Registry, State
+from serve.models.discovery import StartError, find_bundles
+from serve.models.reload import Registry, State
 from serve.settings import Settings
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser

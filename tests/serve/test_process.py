@@ -354,7 +354,9 @@ def test_gunicorn_itself_can_run_the_application(tmp_path: Path) -> None:
 def test_an_open_address_without_keys_is_warned_of(
     tmp_path: Path, host: str, keys: bool, warned: bool
 ) -> None:
-    prepare = "from serve.master import prepare; from serve.settings import Settings; prepare(Settings())"
+    prepare = (
+        "from serve.process.master import prepare; from serve.settings import Settings; prepare(Settings())"
+    )
     variables = {"SERVE_HOST": host} | ({"SERVE_API_KEYS": str(tmp_path / "keys")} if keys else {})
     said = subprocess.run(
         [sys.executable, "-c", prepare],

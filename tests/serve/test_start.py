@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from serve.app import create_app
-from serve.bundles import StartError, find_bundles
+from serve.models.discovery import StartError, find_bundles
 from serve.settings import Settings
 from structural_kd.session import DEVICES
 from tests.serve.fakes import FakeManifest, FakeNer
@@ -87,7 +87,7 @@ def test_a_bundle_that_does_not_load_stops_the_command_and_is_named(tmp_path: Pa
 TWO_THAT_FAIL_WHILE_IT_STOPS = """
 import os, signal, time
 from types import SimpleNamespace
-from serve.master import Master, Server
+from serve.process.master import Master, Server
 from serve.settings import Settings
 
 master = Master(Server(Settings(workers=2)))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.stream import LINES_AT_ONCE, Fault, split
+from serve.formats.jsonl_stream import LINES_AT_ONCE, Fault, split
 from structural_kd.annotate.lines import Line, Lines
 from structural_kd.annotate.readers import Reading, read_jsonl
 from structural_kd.annotate.stream import annotate

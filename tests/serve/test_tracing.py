@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve import tracing
-from serve.bundles import StartError
+from serve.models.discovery import StartError
+from serve.telemetry import tracing
 
 ROOT = Path(__file__).parents[2]
 SECRET = "SecretWord"
@@ -133,7 +133,7 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.
 
 ONE_REQUEST = """
 import asyncio
-from serve.tracing import traced
+from serve.telemetry.tracing import traced
 
 async def answer(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from serve.annotate import Item, parsed, recognised, sentences_of
+from serve.requests.items import Item, parsed, recognised, sentences_of
 from structural_kd.__main__ import main
 from structural_kd.annotate.lines import Lines
 from structural_kd.annotate.readers import READERS, Reading

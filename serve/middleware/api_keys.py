@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.keys import ApiKeys
+from serve.middleware.request_log import visit_of
 from serve.problems import Problem
-from serve.visit import visit_of
+from serve.requests.keys import ApiKeys
 
 PUBLIC = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 PUBLIC_FOLDERS = ("/page/", "/docs/")

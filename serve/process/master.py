@@ -12,10 +12,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from starlette.types import ASGIApp
 
-from serve import logs
-from serve.cores import available_cores, shares
-from serve.metrics_folder import mark_dead, prepare_folder
+from serve.process.cores import available_cores, shares
 from serve.settings import Settings
+from serve.telemetry import logs
+from serve.telemetry.metrics_folder import mark_dead, prepare_folder
 
 NOT_VARIABLES = {"limits", "defaults"}
 
@@ -52,7 +52,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "bind": f"{settings.host}:{settings.port}",
         "workers": settings.workers,
-        "worker_class": "serve.worker.Worker",
+        "worker_class": "serve.process.worker.Worker",
         "keepalive": round(settings.keep_alive_seconds),
         # A worker ends by itself within this time; gunicorn kills one that does not.
         "graceful_timeout": round(settings.drain_seconds) + settings.graceful_seconds + 5,

@@ -7,12 +7,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve import logs, metrics, tracing
+from serve.telemetry import logs, metrics, tracing
 
 STAGES = ("read", "segment", "queue", "engine", "write")
 """Parts of a request's time: body and JSON, tokens of raw texts, waiting, the model, making the answer."""
 
-_KEY = "serve.visit"
+_KEY = "serve.middleware.request_log"
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from serve.annotate import Item
+from serve.requests.items import Item
 from serve.schemas import ParseResult
 
 MEDIA_TYPE = "text/x-conllu"

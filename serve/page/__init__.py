@@ -6,7 +6,7 @@ from fastapi import FastAPI, Response
 
 from serve.problems import Problem
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent
 
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from serve.metrics_folder import VARIABLE
+from serve.telemetry.metrics_folder import VARIABLE
 
 # prometheus_client decides at its import too.
 MANY_WORKERS = VARIABLE in os.environ

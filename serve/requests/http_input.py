@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from serve.problems import Fault, Problem, pointer
-from serve.protocol import BODY_IS_THERE
+from serve.process.protocol import BODY_IS_THERE
 from serve.schemas import AnnotationRequest
 
 TIMEOUT_HEADER = "X-Request-Timeout"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from serve.batcher import Batcher, Bounds, Ran
-from serve.bundles import Found, Load, StartError, find_bundles, fingerprint, load_checked
-from serve.models import Model, Models
+from serve.models.discovery import Found, Load, StartError, find_bundles, fingerprint, load_checked
+from serve.models.selection import Model, Models
 from serve.settings import Settings
 from structural_kd.annotate.readers import Reading
 from structural_kd.annotate.writers import RESULT_KEYS

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import __version__
-from serve.bundles import StartError
-from serve.metrics import route
+from serve.models.discovery import StartError
+from serve.telemetry.metrics import route
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from serve.batcher import Batcher, Expired, Job, Refused
-from serve.models import Model
+from serve.middleware.request_log import Visit
+from serve.models.selection import Model
 from serve.problems import Problem
-from serve.protocol import ON_LOST, OnLost
-from serve.visit import Visit
+from serve.process.protocol import ON_LOST, OnLost
 
 
 def overloaded(seconds: float) -> Problem:

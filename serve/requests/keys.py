@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from serve.bundles import StartError
+from serve.models.discovery import StartError
 
 SHORTEST = 16
 

@@ -12,9 +12,9 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from serve.protocol import protocol_of
+from serve.process.protocol import protocol_of
 from serve.service import Service
-from serve.tracing import traced
+from serve.telemetry.tracing import traced
 
 ACCEPTED_AT_ONCE = 64
 """Connections that a worker takes before it does something else, so that others get some as well."""

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serve.batcher import Job, Refused
-from serve.models import Model
+from serve.middleware.request_log import Visit
+from serve.models.selection import Model
 from serve.settings import Settings
-from serve.visit import Visit
 from structural_kd.annotate.lines import Line
 from structural_kd.annotate.readers import Reading, json_record
 from structural_kd.annotate.records import Record, RecordError

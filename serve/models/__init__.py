@@ -1,0 +1,1 @@
+"""Bundles that are found, loaded, chosen and replaced."""
