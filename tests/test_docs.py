@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,9 @@ from train.structs import HeadSelection, LabelledHeads, SpanSet
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "structural-kd.md").read_text(encoding="utf-8")
 PAGES = PAGE + (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+ROOMS = ("structural_kd", "train", "export", "serve", "loadtest", "benchmarks")
 NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", PAGES)))
-NAMED_FILES = sorted(
-    set(re.findall(r"`((?:tests|train|bundle|export|recipes|reports|studies)/[\w/.]+)`", PAGES))
-)
+NAMED_FILES = sorted(set(re.findall(rf"`((?:{'|'.join(ROOMS)}|tests|recipes|studies)/[\w/.]+)`", PAGES)))
 
 
 def blocks(language: str) -> list[str]:
@@ -51,6 +51,45 @@ def example() -> tuple[dict[str, Any], str]:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(code, "docs/structural-kd.md", "exec"), names)
     return names, printed.getvalue()
+
+
+def tracked() -> set[str]:
+    """The files that git knows, or would know: all that it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return set(listed.stdout.split("\0"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_and_picture_of_the_readme_and_the_pages_resolves() -> None:
+    files = tracked()
+    missing = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"\w+:", link):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            name = target.relative_to(ROOT).as_posix()
+            if name not in files and not any(file.startswith(f"{name}/") for file in files):
+                missing.append(f"{page.name}: {link}")
+            elif anchor and anchor not in anchors(target):
+                missing.append(f"{page.name}: {link}: no such heading")
+    assert missing == []
+
+
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8")) <= 8000
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED_TESTS, ids=[test for _, test in NAMED_TESTS])
