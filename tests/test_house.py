@@ -140,11 +140,3 @@ def test_no_file_holds_a_path_of_one_machine_or_the_host_of_a_registry() -> None
             continue
         found = OF_ONE_MACHINE.search(content.decode("utf-8"))
         assert found is None, f"{path.relative_to(ROOT)}: {found[0] if found else ''}"
-
-
-def test_ci_runs_what_the_readme_calls_the_checks() -> None:
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert script.startswith("#!/usr/bin/env bash\n")
-    assert "set -euo pipefail" in script
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
-    assert {"lint", "test"} <= set(re.findall(r"[a-z]+", script))
