@@ -1,40 +1,40 @@
 """A closed loop, whose clients wait for their answers, and an open one, whose requests come when they come.
 
 In the open loop a latency counts from the intended time of sending, so that a server that stalls can not
-hide it by making its clients wait before they ask.
+hide it by making its clients wait before they send.
 """
 
-import asyncio
-import gc
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import uvloop
+import gevent
+from gevent.event import Event
+from gevent.pool import Group
 
-from benchmarks.chaos.alarm import Alarm
-from benchmarks.chaos.client import Address, Connection, Failure, Outcome, Pool
+from loadtest.clock import Alarm, no_garbage_collection
+from loadtest.http_client import Address, Client, Exchange, Request
 from loadtest.verdict import BUSY
-from loadtest.wire import Request
 
+PATIENCE = 30.0  # seconds for one answer
 PAUSE_AFTER_REFUSAL = 0.02  # seconds before a client of a closed loop connects again
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Run:
+class Load:
     """All requests of a load, and how the generator itself did."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     started: float = 0.0
     ended: float = 0.0  # of the time in which requests were sent
     cpu_share: float = 0.0  # of one core, for the generator
     most_open: int = 0  # connections at once
-    waited: int = 0  # requests that had to wait because the pool was at its bound
+    waited: int = 0  # requests that had to wait because all connections were busy
 
     def remarks(self) -> list[str]:
         """Why a figure from this load may not be the server's doing; empty where it is."""
@@ -66,118 +66,121 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end
 
 
-async def open_loop(
+def open_loop(
     address: Address,
     requests: Iterator[Request],
     times: Sequence[float],
     *,
     seconds: float,
     most_connections: int = 2000,
-    patience: float = 30.0,
-) -> Run:
+) -> Load:
     """Sends a request at each of `times` (seconds from now), whether or not the ones before were answered."""
-    run = Run()
-    pool = Pool(address, most_connections, patience)
+    load, under_way = Load(), Group()
 
-    async def one(request: Request, intended: float) -> None:
-        try:
-            connection = await pool.take()
-        except OSError as error:
-            run.outcomes.append(_not_sent(request, intended, error))
-            return
-        run.outcomes.append(await connection.ask(request, intended))
-        pool.give(connection)
+    def send(request: Request, intended: float) -> None:
+        load.exchanges.append(client.send(request, intended))
 
-    with _measured(run, pool) as start, Alarm() as alarm:
-        watch = asyncio.create_task(pool.watch())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for offset in times:
-                    await alarm.sleep_until(start + offset)
-                    group.create_task(one(next(requests), start + offset))
-                await alarm.sleep_until(start + seconds)
-                run.ended = time.monotonic()
-        finally:
-            await _cancelled(watch)
-    return run
+    with (
+        Client(address, most_connections=most_connections, patience=PATIENCE) as client,
+        _measured(load, client),
+        Alarm() as alarm,
+    ):
+        for offset in times:
+            alarm.sleep_until(load.started + offset)
+            under_way.spawn(send, next(requests), load.started + offset)
+        alarm.sleep_until(load.started + seconds)
+        load.ended = time.monotonic()
+        under_way.join(raise_error=True)
+    return load
 
 
-async def closed_loop(
+def closed_loop(
     address: Address,
     requests: Iterator[Request],
     *,
     connections: int,
-    until: Callable[[], bool],
+    until: Callable[[], bool] = lambda: False,
     requests_a_connection: int | None = None,
-    patience: float = 30.0,
-) -> Run:
+    patience: float = PATIENCE,
+    load: Load | None = None,
+) -> Load:
     """Keeps `connections` clients busy, each sending as soon as its last answer came.
 
     Ends when `until` says so or `requests` are used up, and waits for the answers that are still to come. A
-    client closes its connection after `requests_a_connection` and makes a new one.
+    client closes its connection after `requests_a_connection` and makes a new one. `load` is filled in while
+    it goes on.
     """
-    run = Run()
-    pool = Pool(address, connections, patience)
+    load = load or Load()
+    users = Group()
 
-    async def client() -> None:
-        connection: Connection | None = None
+    def send_on() -> None:
+        connection = client.connection()
         for request in requests:
-            if connection is None or not connection.usable or connection.asked == requests_a_connection:
-                if connection is not None:
-                    connection.close()
-                    pool.give(connection)
-                try:
-                    connection = await pool.connect()
-                except OSError as error:
-                    connection = None
-                    run.outcomes.append(_not_sent(request, time.monotonic(), error))
-                    await asyncio.sleep(PAUSE_AFTER_REFUSAL)
-                    if until():
-                        return
-                    continue
-            run.outcomes.append(await connection.ask(request))
+            if connection.requests == requests_a_connection:
+                connection.close()
+            exchange = connection.send(request)
+            load.exchanges.append(exchange)
+            if not exchange.sent:
+                gevent.sleep(PAUSE_AFTER_REFUSAL)
             if until():
                 return
 
-    with _measured(run, pool):
-        watch = asyncio.create_task(pool.watch())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(connections):
-                    group.create_task(client())
-        finally:
-            await _cancelled(watch)
-    return run
-
-
-def drive(load: Coroutine[Any, Any, T]) -> T:
-    """Runs a scenario's loads on an event loop that is fast enough for them."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(load)
+    with (
+        Client(address, most_connections=connections, patience=patience) as client,
+        _measured(load, client),
+    ):
+        for _ in range(connections):
+            users.spawn(send_on)
+        users.join(raise_error=True)
+    return load
 
 
 @contextmanager
-def _measured(run: Run, pool: Pool) -> Iterator[float]:
-    """Fills in a run's own figures; gives the time that it starts. Garbage is collected after it."""
-    gc.collect()
-    gc.disable()
-    run.started, cpu = time.monotonic(), time.process_time()
+def under_load(
+    address: Address,
+    requests: Iterator[Request],
+    *,
+    connections: int,
+    requests_a_connection: int | None,
+    before: float,
+) -> Iterator[Load]:
+    """A closed loop that goes on during the block, which begins `before` seconds later.
+
+    The load is complete when the block is over.
+    """
+    load, over = Load(), Event()
+    loop = gevent.spawn(
+        closed_loop,
+        address,
+        requests,
+        connections=connections,
+        until=over.is_set,
+        requests_a_connection=requests_a_connection,
+        load=load,
+    )
     try:
-        yield run.started
+        gevent.sleep(before)
+        yield load
     finally:
-        gc.enable()
-        now = time.monotonic()
-        run.ended = run.ended or now
-        run.cpu_share = (time.process_time() - cpu) / max(now - run.started, 1e-9)
-        run.most_open, run.waited = pool.most_open, pool.waited
+        over.set()
+        loop.get()
 
 
-def _not_sent(request: Request, intended: float, error: OSError) -> Outcome:
-    failure: Failure = "timeout" if isinstance(error, TimeoutError) else "refused"
-    return Outcome(request, intended, done=time.monotonic(), failure=failure)
+def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Calls a function that blocks, while loads go on."""
+    result: T = gevent.get_hub().threadpool.apply(function, arguments)
+    return result
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+@contextmanager
+def _measured(load: Load, client: Client) -> Iterator[None]:
+    """Fills in a load's own figures."""
+    with no_garbage_collection():
+        load.started, cpu = time.monotonic(), time.process_time()
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            load.ended = load.ended or now
+            load.cpu_share = (time.process_time() - cpu) / max(now - load.started, 1e-9)
+            load.most_open, load.waited = client.most_open, client.waited

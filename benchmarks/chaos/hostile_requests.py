@@ -10,7 +10,7 @@ from typing import Literal
 
 from httptools import HttpParserError, HttpResponseParser
 
-from benchmarks.chaos.client import Address
+from loadtest.http_client import Address
 
 End = Literal["answered", "closed", "hung", "garbage"]
 
@@ -58,7 +58,7 @@ class _Answers:
         self.whole.append((self.parser.get_status_code(), self._body))
 
 
-def exchange(address: Address, case: Case, patience: float) -> Reply:
+def send(address: Address, case: Case, patience: float) -> Reply:
     """Sends a case and reads until its answers are there, the server closes, or time is up."""
     give_up = time.monotonic() + patience
     found = _Answers()
