@@ -14,6 +14,7 @@ from typing import TypeVar
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
+from gevent.util import wrap_errors
 
 from loadtest.clock import Alarm, no_garbage_collection
 from loadtest.http_client import Address, Client, Exchange, Request
@@ -168,7 +169,10 @@ def under_load(
 
 def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """Calls a function that blocks, while loads go on."""
-    result: T = gevent.get_hub().threadpool.apply(function, arguments)
+    # An exception is returned and raised here: raised in a thread, gevent would print it too.
+    result: T | Exception = gevent.get_hub().threadpool.apply(wrap_errors(Exception, function), arguments)
+    if isinstance(result, Exception):
+        raise result
     return result
 
 
