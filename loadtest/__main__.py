@@ -1,4 +1,4 @@
-"""python -m loadtest: students and teachers behind the same server, pressed in turn, as the paper's table 7.
+"""python -m loadtest: students and teachers behind the same server, loaded in turn, as the paper's table 7.
 
 For each task and each system it starts the server with that bundle alone, pinned to its own core, checks that
 the intended model answers, and measures, with Locust on another core: a closed loop with one sentence a
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace) -> Result:
             core=server_core,
             generator=generator,
         )
-        compared = comparison.run(chosen)
+        systems, skipped, settings = comparison.run(chosen)
     conditions = Conditions(
         quick=options.quick,
         rounds=steps.rounds,
@@ -104,9 +104,9 @@ def measure(options: argparse.Namespace) -> Result:
         date=date,
         machine=machine(),
         versions=versions(PACKAGES),
-        settings=compared.settings,
+        settings=settings,
     )
-    return Result(compared.systems, conditions, compared.skipped)
+    return Result(systems, conditions, skipped)
 
 
 def write_report(result: Result, out: Path) -> int:

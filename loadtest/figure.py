@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's hues, which people with any colour vision can tell apart.
+# Okabe and Ito's hues, which differ for people with any colour vision.
 BLUE, GREEN, VERMILION, PURPLE = "#0072b2", "#009e73", "#d55e00", "#cc79a7"
 WIDTH = 9.0  # inches
 

@@ -23,7 +23,7 @@ class GeneratorError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server to press with the sentences of a file; the processor time of its processes is read."""
+    """The server to load with the sentences of a file; the processor time of its processes is read."""
 
     address: Address
     path: str

@@ -168,7 +168,7 @@ class Connection:
         self._complete, self._stays_open = True, self._parser.should_keep_alive()  # it forgets afterwards
 
     def _is_usable(self) -> bool:
-        """Whether it is open and idle: not ended by the server, nor with an answer that nobody asked for."""
+        """Whether it is open and idle: not ended by the server, nor with an answer to no request."""
         if self._socket is None:
             return False
         self._socket.settimeout(0.0)

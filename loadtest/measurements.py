@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -75,9 +75,9 @@ class Step:
     foreign_cpu: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class System:
-    """One bundle of one task, and all that was measured of it.
+    """One bundle of one task, and all that was measured of it so far.
 
     `key` is "student", "student-int8", "teacher" or "paper-shape"; `kind` and `precision` are the manifest's.
     `scores` are test scores by metric; empty where `has_accuracy` is False, because the weights are random.
@@ -92,9 +92,13 @@ class System:
     precision: str
     has_accuracy: bool
     scores: dict[str, float]
-    checked: str
-    closed: tuple[ClosedLoop, ...]
-    steps: tuple[Step, ...]
+    checked: str = ""
+    closed: list[ClosedLoop] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, {self.key}"
 
     def speed(self, size: int) -> float:
         """Sentences a second with `size` a request, the median over rounds; 0 if none was measured."""
@@ -125,9 +129,9 @@ class Conditions:
 class Result:
     """A whole load test; `skipped` says what was left out, and why."""
 
-    systems: tuple[System, ...]
+    systems: list[System]
     conditions: Conditions
-    skipped: tuple[str, ...]
+    skipped: list[str]
 
 
 def result_of(report: Mapping[str, Any]) -> Result:

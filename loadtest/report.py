@@ -58,7 +58,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "paper": {**asdict(paper), "faster": paper.faster, "smaller": paper.smaller},
         "conditions": asdict(result.conditions),
         "systems": [asdict(system) for system in result.systems],
-        "skipped": list(result.skipped),
+        "skipped": result.skipped,
     }
 
 

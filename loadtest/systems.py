@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -39,47 +39,44 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """One model of the comparison.
+class Quantisation(BaseModel):
+    """What 8 bits take away, in points by split and metric."""
 
-    `kind` and `precision` are as the manifest says, empty where it says nothing. `scores` are of the test
-    split and of this precision, by metric; empty where the weights are random, for which `has_accuracy` is
-    False. `digest` is of the manifest.
-    """
+    loss: dict[str, dict[str, float]] = {}
+
+
+class Bundle(BaseModel, frozen=True):
+    """A model of the comparison: its folder, and fields of its manifest; `scores` by split and metric."""
 
     folder: Path
-    name: str
-    task: str  # "ner" or "parse": also the server's path
-    parameters: int
+    name: Annotated[str, Field(min_length=1)]
+    task: Literal["ner", "parse"]  # also the server's path
+    parameters: Annotated[StrictInt, Field(ge=1)]
     kind: str = ""
     precision: str = ""
-    has_accuracy: bool = True
-    scores: dict[str, float] = field(default_factory=dict)
     digest: str = ""
+    provenance: dict[str, Any] = {}
+    scores: dict[str, dict[str, float]] = {}
+    quantisation: Quantisation | None = None
 
     @property
     def served_as(self) -> str:
         """The name of the folder that the server sees, by which it then answers."""
         return re.sub(r"[^\w.-]", "-", self.name)
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether it was ever trained."""
+        return not any(RANDOM_WEIGHTS in each for each in self.provenance.values() if isinstance(each, str))
 
-class _Quantisation(BaseModel):
-    loss: dict[str, dict[str, float]] = {}  # points by split and metric
-
-
-class _Manifest(BaseModel):
-    """What a load test has to know of a manifest."""
-
-    name: Annotated[str, Field(min_length=1)]
-    task: Literal["ner", "parse"]
-    parameters: Annotated[StrictInt, Field(ge=1)]
-    kind: str | None = None
-    precision: str | None = None
-    digest: str | None = None
-    provenance: dict[str, Any] | None = None
-    scores: dict[str, dict[str, float] | None] | None = None  # points by split and metric
-    quantisation: _Quantisation | None = None
+    @property
+    def test_scores(self) -> dict[str, float]:
+        """Scores of this precision by metric; the manifest's are those before quantisation."""
+        if not self.has_accuracy:
+            return {}
+        lost = self.quantisation.loss.get("test", {}) if self.quantisation else {}
+        scores = {key: value - lost.get(key, 0.0) for key, value in self.scores.get("test", {}).items()}
+        return {key: round(value, 4) for key, value in scores.items() if math.isfinite(value)}
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -90,38 +87,16 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / "manifest.json"
     try:
-        manifest = _Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Bundle.model_validate({**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
     except FileNotFoundError as error:
         raise MissingBundleError(f"{path}: no such file: train and export first (make distill)") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
         given = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        place = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: field {place}: {first['msg']}{given}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise BundleError(f"{path}: not a JSON manifest: {error}") from error
-    is_random = any(
-        RANDOM_WEIGHTS in each for each in (manifest.provenance or {}).values() if isinstance(each, str)
-    )
-    return Bundle(
-        folder=folder,
-        name=manifest.name,
-        task=manifest.task,
-        parameters=manifest.parameters,
-        kind=manifest.kind or "",
-        precision=manifest.precision or "",
-        has_accuracy=not is_random,
-        scores={} if is_random else _test_scores(manifest),
-        digest=manifest.digest or "",
-    )
-
-
-def _test_scores(manifest: _Manifest) -> dict[str, float]:
-    """The manifest's scores are of the model as it was trained, what 8 bits take away stands apart."""
-    trained = (manifest.scores or {}).get("test") or {}
-    lost = manifest.quantisation.loss.get("test", {}) if manifest.quantisation else {}
-    scores = {metric: points - lost.get(metric, 0.0) for metric, points in trained.items()}
-    return {metric: round(points, 4) for metric, points in scores.items() if math.isfinite(points)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ BUSY = 0.85  # share of a core: beyond it a generator may be what limits a figur
 FEW_REQUESTS = 30  # fewer make a figure rough
 FEW_FOR_P99 = 100  # of fewer, the longest one is the 99th percentile
 SATURATED = 0.85  # of the cores that it may use: a server that uses less had time to spare
-FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which it is said
-ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which it is said
+FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which there is a remark
+ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which there is a remark
 NEVER_REFUSED_SHARE = 0.75  # of the capacity: up to it a server takes every request, if it is as fast then
 FULL = 0.95  # of the cores that it may use: a server that uses more has nothing left
 HALF = 0.5
@@ -132,7 +132,7 @@ def problems(result: Result) -> list[str]:
             )
     for system in result.systems:
         if not system.closed:
-            found.append(f"{system.task}, {system.key}: nothing was measured")
+            found.append(f"{system.title}: nothing was measured")
     return found
 
 
@@ -144,7 +144,7 @@ def remarks(result: Result) -> list[str]:
     if result.conditions.quick:
         found.append("a quick run: short windows, one round, rough figures")
     if set(result.conditions.server_cores) & set(result.conditions.generator_cores):
-        found.append("server and generator shared a core: what limits a figure cannot be told apart")
+        found.append("server and generator shared a core: what limits a figure is not known")
     if (foreign := max((row.foreign_cpu for row, _ in _measurements(result)), default=0.0)) > FOREIGN:
         found.append(f"other processes used up to {foreign:.1f} cores while it measured: not a quiet machine")
     usable = _usable_cores(result)
@@ -157,7 +157,7 @@ def remarks(result: Result) -> list[str]:
     for system in result.systems:
         for size in (SINGLE, BATCH):
             rows = [row for row in system.closed if row.sentences_a_request == size]
-            where = f"{system.task}, {system.key}, {sentences_a_request(size)}"
+            where = f"{system.title}, {sentences_a_request(size)}"
             if (answered := sum(row.requests for row in rows)) and answered < FEW_REQUESTS:
                 found.append(f"{where}: {answered} requests in all rounds, so its figure is rough")
             speeds = [row.sentences_per_second for row in rows if row.sentences_per_second]
@@ -170,7 +170,7 @@ def remarks(result: Result) -> list[str]:
         if steps:
             fewest = min(step.requests for step in steps)
             found.append(
-                f"{system.task}, {system.key}: steps of {fewest} requests and more, so their p99 is about "
+                f"{system.title}: steps of {fewest} requests and more, so their p99 is about "
                 "the longest of them"
             )
     return found + [f"left out: {each}" for each in result.skipped]
@@ -213,4 +213,4 @@ def _measurements(result: Result) -> Iterator[tuple[ClosedLoop | Step, str]]:
         for row in rows:
             when = f"round {row.round}" if isinstance(row, ClosedLoop) else f"{row.share:.0%} of the capacity"
             size = sentences_a_request(row.sentences_a_request)
-            yield row, f"{system.task}, {system.key}, {size}, {when}"
+            yield row, f"{system.title}, {size}, {when}"

@@ -91,7 +91,7 @@ def test_every_stretch_of_the_mixed_order_has_the_mean_length_of_all() -> None:
     ("content", "message"),
     [
         ("{", "not a JSON manifest"),
-        ("[]", "field the whole"),
+        ("[]", "not a JSON manifest"),
         ('{"name": "a", "task": "pos", "parameters": 1}', "field task"),
         ('{"name": "", "task": "ner", "parameters": 1}', "field name"),
         ('{"name": "a", "task": "ner"}', "field parameters"),
@@ -118,7 +118,7 @@ def test_the_scores_of_a_quantised_bundle_are_those_that_are_left(tmp_path: Path
         scores={"test": {"f1": 71.25}},
         quantisation={"loss": {"test": {"f1": 0.5}}},
     )
-    assert read_bundle(folder).scores == {"f1": 70.75}
+    assert read_bundle(folder).test_scores == {"f1": 70.75}
 
 
 def test_random_weights_have_no_accuracy_whatever_the_manifest_says(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_random_weights_have_no_accuracy_whatever_the_manifest_says(tmp_path: Pa
     )
     bundle = read_bundle(folder)
     assert not bundle.has_accuracy
-    assert bundle.scores == {}
+    assert bundle.test_scores == {}
 
 
 @pytest.fixture

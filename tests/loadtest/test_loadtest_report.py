@@ -78,14 +78,14 @@ def step(speed: float, size: int, share: float, **changes: Any) -> Step:
 
 def system(key: str, task: str, **changes: Any) -> System:
     batch, single = SPEEDS[key][task]
-    steps = tuple(step(speed, size, share) for size, speed in ((1, single), (32, batch)) for share in SHARES)
+    steps = [step(speed, size, share) for size, speed in ((1, single), (32, batch)) for share in SHARES]
     if key == "student":
-        steps = tuple(
+        steps = [
             replace(each, latency=replace(each.latency, p99=P99_AT_HALF[task]))
             if each.share == 0.5 and each.sentences_a_request == 1
             else each
             for each in steps
-        )
+        ]
     random = key == "paper-shape"
     whole = System(
         key=key,
@@ -97,12 +97,12 @@ def system(key: str, task: str, **changes: Any) -> System:
         has_accuracy=not random,
         scores={} if random else SCORES[task],
         checked="41 entities in 32 sentences" if task == "ner" else "570 arcs in 32 sentences",
-        closed=tuple(
+        closed=[
             closed(speed * pace, size, round=number)
             for number, pace in enumerate((0.95, 1.0, 1.1), start=1)
             for size, speed in ((1, single), (32, batch))
-        ),
-        steps=() if random else steps,
+        ],
+        steps=[] if random else steps,
     )
     return replace(whole, **changes)
 
@@ -127,35 +127,35 @@ CONDITIONS = Conditions(
 def made_up(
     keys: Sequence[str] = tuple(SPEEDS), tasks: Sequence[str] = ("ner", "parse"), **conditions: Any
 ) -> Result:
-    systems = tuple(system(key, task) for task in tasks for key in keys)
-    return Result(systems, replace(CONDITIONS, **conditions), skipped=())
+    systems = [system(key, task) for task in tasks for key in keys]
+    return Result(systems, replace(CONDITIONS, **conditions), skipped=[])
 
 
 def with_first_row(result: Result, key: str, **changes: Any) -> Result:
     """The same with another first closed loop of the named entities' system `key`."""
-    systems = tuple(
-        replace(each, closed=(replace(each.closed[0], **changes), *each.closed[1:]))
+    systems = [
+        replace(each, closed=[replace(each.closed[0], **changes), *each.closed[1:]])
         if (each.key, each.task) == (key, "ner")
         else each
         for each in result.systems
-    )
+    ]
     return replace(result, systems=systems)
 
 
 def with_step(result: Result, key: str, share: float, **changes: Any) -> Result:
     """The same with another step of the named entities' system `key`, one sentence a request."""
-    systems = tuple(
+    systems = [
         replace(
             each,
-            steps=tuple(
+            steps=[
                 replace(row, **changes) if (row.share, row.sentences_a_request) == (share, 1) else row
                 for row in each.steps
-            ),
+            ],
         )
         if (each.key, each.task) == (key, "ner")
         else each
         for each in result.systems
-    )
+    ]
     return replace(result, systems=systems)
 
 
@@ -281,8 +281,8 @@ def test_a_step_without_an_answer_is_a_problem_and_gives_no_latency() -> None:
 
 def test_a_system_that_answered_nothing_gives_no_ratio() -> None:
     result = made_up(["paper-shape", "student"], ["ner"])
-    silent = replace(result.systems[0], closed=())
-    broken = replace(result, systems=(silent, *result.systems[1:]))
+    silent = replace(result.systems[0], closed=[])
+    broken = replace(result, systems=[silent, *result.systems[1:]])
     assert set(figures(broken)) == {"params_vs_paper_shape", "p99_ms_at_half"}
     assert problems(broken) == ["ner, paper-shape: nothing was measured"]
     assert json.dumps(report.as_json(broken), allow_nan=False)
@@ -292,14 +292,14 @@ def test_remarks_tell_what_a_reader_has_to_know() -> None:
     assert remarks(made_up(["student"])) == []
     result = replace(
         made_up(["paper-shape", "student"], ["ner"], quick=True, generator_cores=[0]),
-        skipped=("ner, paper-shape, open loop: a step would take 80 s",),
+        skipped=["ner, paper-shape, open loop: a step would take 80 s"],
     )
     result = with_first_row(result, "student", sentences_per_second=700.0)
     said = remarks(result)
     assert said == [
         "paper-shape has random weights: exact for speed and size, no accuracy",
         "a quick run: short windows, one round, rough figures",
-        "server and generator shared a core: what limits a figure cannot be told apart",
+        "server and generator shared a core: what limits a figure is not known",
         "ner, paper-shape, 32 sentences a request: 5 requests in all rounds, so its figure is rough",
         "ner, student, 1 sentence a request: rounds differ, 700.0 to 1,100.0 sentences/s",
         "left out: ner, paper-shape, open loop: a step would take 80 s",
@@ -317,10 +317,9 @@ def test_a_machine_that_was_busy_and_a_server_that_was_not_are_remarks() -> None
     assert problems(busy) == []
     idle = made_up(["student"], ["ner"])
     systems = [
-        replace(each, closed=tuple(replace(row, server_cpu=0.5) for row in each.closed))
-        for each in idle.systems
+        replace(each, closed=[replace(row, server_cpu=0.5) for row in each.closed]) for each in idle.systems
     ]
-    assert remarks(replace(idle, systems=tuple(systems))) == [
+    assert remarks(replace(idle, systems=systems)) == [
         "ner, student, 1 sentence a request: the server used 50% of a core, it could have done more",
         "ner, student, 32 sentences a request: the server used 50% of a core, it could have done more",
     ]
@@ -368,4 +367,4 @@ def test_the_figure_has_a_bar_for_each_system_and_the_same_bytes_for_the_same_re
     assert {"1,750", "Dependency trees: student, int8", "The paper: student", "672"} <= texts
     alone = report.as_figure(made_up(["student"], ["ner"]))
     assert "Dependency trees" not in alone
-    assert "The paper: teacher" in report.as_figure(replace(made_up(), systems=()))
+    assert "The paper: teacher" in report.as_figure(replace(made_up(), systems=[]))

@@ -1,4 +1,4 @@
-"""Clients that send a byte a second, and connections that say nothing: what the others notice of them."""
+"""Clients that send a byte a second, and silent connections: what the other clients notice of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
