@@ -176,12 +176,18 @@ def test_a_client_makes_a_new_connection_after_as_many_requests_as_it_was_told()
 
 def test_a_load_goes_on_during_a_block_that_waits_for_a_thread() -> None:
     with (
-        listening(answering(*[ANSWER] * 100_000)) as address,
-        under_load(address, repeat(REQUEST), connections=2, requests_a_connection=None, before=0.3) as load,
+        listening(answering(*[ANSWER] * 1_000_000)) as address,
+        under_load(address, repeat(REQUEST), connections=2, requests_a_connection=None, before=0.0) as load,
     ):
-        before = len(load.exchanges)
-        in_thread(time.sleep, 0.05)
-        assert len(load.exchanges) > before > 0
+
+        def more_than(count: int) -> bool:
+            give_up = time.monotonic() + 20
+            while len(load.exchanges) <= count and time.monotonic() < give_up:
+                time.sleep(0.01)
+            return len(load.exchanges) > count
+
+        assert in_thread(more_than, 0)
+        assert in_thread(more_than, len(load.exchanges))
     assert load.ended > load.started
     assert not any(each.error for each in load.exchanges)
 
