@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.loads import Load
+from loadtest.loads import Load
 from loadtest.http_client import Exchange
 from loadtest.measurements import REFUSED, percentile
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.chaos.figures import Figures, Findings, ScenarioError, outcomes, sentences_per_second
-from benchmarks.chaos.loads import after, closed_loop
+from loadtest.loads import after, closed_loop
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.processes import pinned, split_cores

@@ -9,7 +9,7 @@ import gevent
 import psutil
 
 from benchmarks.chaos.figures import Findings, outcomes, recovered_at
-from benchmarks.chaos.loads import Load, under_load
+from loadtest.loads import Load, under_load
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Exchange

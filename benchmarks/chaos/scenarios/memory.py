@@ -6,7 +6,7 @@ from itertools import islice
 import gevent
 
 from benchmarks.chaos.figures import Findings, ScenarioError, outcomes
-from benchmarks.chaos.loads import closed_loop
+from loadtest.loads import closed_loop
 from benchmarks.chaos.request_streams import varied
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.processes import resident_mb

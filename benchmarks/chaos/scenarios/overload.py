@@ -13,7 +13,7 @@ from benchmarks.chaos.figures import (
     outcomes,
     sentences_per_second,
 )
-from benchmarks.chaos.loads import Load, after, arrivals, closed_loop, open_loop
+from loadtest.loads import Load, after, arrivals, closed_loop, open_loop
 from benchmarks.chaos.request_streams import mixed, uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Address, Request

@@ -8,7 +8,7 @@ from gevent import socket
 from gevent.pool import Group
 
 from benchmarks.chaos.figures import Findings, ScenarioError, goodput, latency_ms, lateness_ms, outcomes
-from benchmarks.chaos.loads import after, arrivals, closed_loop, open_loop
+from loadtest.loads import after, arrivals, closed_loop, open_loop
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Address

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import gevent
 
 from benchmarks.chaos.figures import Findings, outcomes
-from benchmarks.chaos.loads import in_thread, under_load
+from loadtest.loads import in_thread, under_load
 from benchmarks.chaos.request_streams import mixed
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Exchange

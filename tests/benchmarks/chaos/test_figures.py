@@ -11,7 +11,7 @@ from benchmarks.chaos.figures import (
     recovered_at,
     sentences_per_second,
 )
-from benchmarks.chaos.loads import Load
+from loadtest.loads import Load
 from benchmarks.chaos.scenarios.drain import is_failure
 from benchmarks.chaos.scenarios.fuzz import Fuzzed, failures_in
 from benchmarks.chaos.scenarios.http_cost import costs

@@ -12,7 +12,7 @@ from gevent import socket
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from benchmarks.chaos.loads import Load, arrivals, closed_loop, in_thread, open_loop, under_load
+from loadtest.loads import Load, arrivals, closed_loop, in_thread, open_loop, under_load
 from loadtest.clock import Alarm
 from loadtest.http_client import Address, Exchange, post
 from loadtest.server import free_port
