@@ -74,6 +74,7 @@ def open_loop(
     *,
     seconds: float,
     most_connections: int = 2000,
+    patience: float = PATIENCE,
 ) -> Load:
     """Sends a request at each of `times` (seconds from now), whether or not the ones before were answered."""
     load, under_way = Load(), Group()
@@ -82,7 +83,7 @@ def open_loop(
         load.exchanges.append(client.send(request, intended))
 
     with (
-        Client(address, most_connections=most_connections, patience=PATIENCE) as client,
+        Client(address, most_connections=most_connections, patience=patience) as client,
         _measured(load, client),
         Alarm() as alarm,
     ):

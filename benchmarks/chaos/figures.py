@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.loads import Load
 from loadtest.http_client import Exchange
+from loadtest.loads import Load
 from loadtest.measurements import REFUSED, percentile
 
 Figures = dict[str, Any]  # by key, as chaos.json has them

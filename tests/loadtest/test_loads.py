@@ -12,9 +12,9 @@ from gevent import socket
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from loadtest.loads import Load, arrivals, closed_loop, in_thread, open_loop, under_load
 from loadtest.clock import Alarm
 from loadtest.http_client import Address, Exchange, post
+from loadtest.loads import Load, arrivals, closed_loop, in_thread, open_loop, under_load
 from loadtest.server import free_port
 
 Handler = Callable[[socket.socket], object]

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from loadtest.measurements import closed_loop_of, percentile, sentences_within, 
 from loadtest.plan import OpenPlan, StepPlan, Window, WindowClock
 from loadtest.processes import CpuShares
 from loadtest.sentences import SentencesError, evenly_mixed, read_sentences, requests_of, van_der_corput
-from loadtest.server import PROJECT, Server, ServerError, serving
+from loadtest.server import Server, ServerError, serving
 from loadtest.systems import KINDS, Bundle, BundleError, MissingBundleError, candidates, read_bundle
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
@@ -308,27 +307,6 @@ def test_a_window_opens_and_closes_in_time_though_nothing_is_answered() -> None:
     for now in range(100, 130):
         clock.look(now)
     assert (clock.opened, clock.closed) == (110, 120)
-
-
-def test_sources_are_poisson_processes_of_their_own_and_every_step_is_a_whole_number_of_them() -> None:
-    """In a process of its own, because Locust patches sockets."""
-    code = """if True:
-        from itertools import islice, pairwise
-        from statistics import mean, stdev
-        from loadtest.locust_process import arrivals, source_percent
-
-        def gaps(seed, count):
-            return [later - one for one, later in pairwise(islice(arrivals(20.0, seed), count))]
-
-        many = gaps("1 0", 20_000)
-        assert abs(mean(many) * 20 - 1) < 0.03
-        assert abs(stdev(many) * 20 - 1) < 0.03
-        assert max(abs(a - b) for a, b in zip(gaps("1 0", 5), many)) < 1e-6
-        assert max(abs(a - b) for a, b in zip(gaps("1 1", 5), many)) > 1e-3
-        for percents in ([25, 50, 75, 90, 110], [33, 50], [7]):
-            assert all(percent % source_percent(percents) == 0 for percent in percents)
-    """
-    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, timeout=60)
 
 
 def test_a_step_takes_as_long_as_its_requests_need_and_none_is_made_that_would_take_too_long() -> None:

@@ -5,10 +5,10 @@ import subprocess
 import time
 
 from benchmarks.chaos.figures import Findings, outcomes
-from loadtest.loads import in_thread, under_load
 from benchmarks.chaos.request_streams import mixed
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Exchange
+from loadtest.loads import in_thread, under_load
 from loadtest.server import Server
 
 CONNECTIONS = 16

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.chaos.figures import Figures, Findings, ScenarioError, outcomes, sentences_per_second
-from loadtest.loads import after, closed_loop
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
+from loadtest.loads import after, closed_loop
 from loadtest.processes import pinned, split_cores
 from loadtest.sentences import Input
 from loadtest.server import own_process, running, tail

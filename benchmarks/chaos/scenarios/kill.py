@@ -9,10 +9,10 @@ import gevent
 import psutil
 
 from benchmarks.chaos.figures import Findings, outcomes, recovered_at
-from loadtest.loads import Load, under_load
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Exchange
+from loadtest.loads import Load, under_load
 from loadtest.processes import client_ports
 from loadtest.server import Server
 

@@ -6,9 +6,9 @@ from itertools import islice
 import gevent
 
 from benchmarks.chaos.figures import Findings, ScenarioError, outcomes
-from loadtest.loads import closed_loop
 from benchmarks.chaos.request_streams import varied
 from benchmarks.chaos.setup import Setup, progress
+from loadtest.loads import closed_loop
 from loadtest.processes import resident_mb
 
 REQUESTS, WARM_UP = 200_000, 20_000  # in all, and those before the first figure: caches fill in them

@@ -13,10 +13,10 @@ from benchmarks.chaos.figures import (
     outcomes,
     sentences_per_second,
 )
-from loadtest.loads import Load, after, arrivals, closed_loop, open_loop
 from benchmarks.chaos.request_streams import mixed, uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Address, Request
+from loadtest.loads import Load, after, arrivals, closed_loop, open_loop
 from loadtest.processes import many_connections, pinned, split_cores
 
 CONNECTIONS = (4, 8, 16, 32, 64)  # of the closed loops that look for the peak

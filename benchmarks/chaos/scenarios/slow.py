@@ -8,10 +8,10 @@ from gevent import socket
 from gevent.pool import Group
 
 from benchmarks.chaos.figures import Findings, ScenarioError, goodput, latency_ms, lateness_ms, outcomes
-from loadtest.loads import after, arrivals, closed_loop, open_loop
 from benchmarks.chaos.request_streams import uniform
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Address
+from loadtest.loads import after, arrivals, closed_loop, open_loop
 from loadtest.processes import many_connections, open_files_limit, pinned, split_cores
 
 SLOW, SILENT, KEPT = 200, 500, 500  # the others are idle, from the beginning or after one request

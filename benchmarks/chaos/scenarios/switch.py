@@ -12,10 +12,10 @@ from typing import NamedTuple
 import gevent
 
 from benchmarks.chaos.figures import Findings, outcomes
-from loadtest.loads import in_thread, under_load
 from benchmarks.chaos.request_streams import mixed
 from benchmarks.chaos.setup import Setup, progress
 from loadtest.http_client import Exchange
+from loadtest.loads import in_thread, under_load
 from loadtest.measurements import REFUSED
 from loadtest.server import Server, ServerError
 

@@ -11,12 +11,12 @@ from benchmarks.chaos.figures import (
     recovered_at,
     sentences_per_second,
 )
-from loadtest.loads import Load
 from benchmarks.chaos.scenarios.drain import is_failure
 from benchmarks.chaos.scenarios.fuzz import Fuzzed, failures_in
 from benchmarks.chaos.scenarios.http_cost import costs
 from benchmarks.chaos.scenarios.kill import Kill, was_held
 from loadtest.http_client import Exchange, Request
+from loadtest.loads import Load
 
 ONE, EIGHT = Request(b"", 1), Request(b"", 8)
 
