@@ -1,28 +1,23 @@
 """Before any measurement: is it the intended model that answers, and are its answers possible at all?"""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest.bundles import Bundle
-from loadtest.sentences import Input, request_body
-from loadtest.server import DIRECT
-
-PATIENCE = 120  # seconds for an answer
+from loadtest.server import Server
+from loadtest.systems import Bundle
 
 
 class CheckError(RuntimeError):
     """The server answers, but not what was asked for; the message says what was wrong."""
 
 
-def check_model(url: str, bundle: Bundle) -> dict[str, Any]:
-    """The server's own settings, as /info tells them, once it is sure that it serves this bundle alone.
+def check_model(server: Server, bundle: Bundle) -> dict[str, Any]:
+    """The server's own settings, as /info gives them.
 
-    Raises CheckError where it serves others, or a bundle of another manifest under the same name.
+    Raises:
+        CheckError: it serves other bundles, or one of another manifest under the same name.
     """
-    info = _json(urllib.request.Request(f"{url}/info"))
+    info = server.get("/info")
     try:
         served = [(model["name"], model["task"], model["version"]) for model in info["models"]]
         settings = {**info["queue"], **info["times"]}
@@ -36,48 +31,35 @@ def check_model(url: str, bundle: Bundle) -> dict[str, Any]:
     return settings
 
 
-def check_answers(url: str, bundle: Bundle, batch: Sequence[list[str]], kind: Input) -> str:
-    """Send one batch and check the answer; returns a line about it, such as "41 entities in 32 sentences".
+def check_answers(server: Server, bundle: Bundle, sentences: Sequence[list[str]]) -> str:
+    """Sends one batch and checks the answer; returns a line about it, such as "41 entities in 32 sentences".
 
-    Raises CheckError where another model answers, results are missing, tokens were changed, an entity lies
-    outside its sentence, or heads are no tree with one root.
+    Raises:
+        CheckError: another model answers, results are missing, tokens were changed, an entity lies outside
+            its sentence, or heads are no tree with one root.
     """
-    headers = {"Content-Type": "application/json"}
-    body = request_body(batch, kind)
-    answer = _json(urllib.request.Request(f"{url}/{bundle.task}", data=body, headers=headers))
+    path = f"/{bundle.task}"
+    answer = server.post(path, {"sentences": sentences})
     if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
-        raise CheckError(f"/{bundle.task}: the answer has no list of results")
+        raise CheckError(f"{path}: the answer has no list of results")
     if (model := answer.get("model")) != bundle.served_as:
-        raise CheckError(f"/{bundle.task}: expected the model {bundle.served_as!r}, {model!r} answered")
+        raise CheckError(f"{path}: expected the model {bundle.served_as!r}, {model!r} answered")
     results = answer["results"]
-    if len(results) != len(batch):
-        raise CheckError(f"/{bundle.task}: {len(batch)} sentences sent, {len(results)} results came back")
+    if len(results) != len(sentences):
+        raise CheckError(f"{path}: {len(sentences)} sentences sent, {len(results)} results came back")
     count = 0
-    for position, (result, sent) in enumerate(zip(results, batch, strict=True), start=1):
+    for position, (result, sent) in enumerate(zip(results, sentences, strict=True), start=1):
         try:
-            tokens = result["tokens"]
-            if kind == "tokens" and tokens != sent:
+            if (tokens := result["tokens"]) != sent:
                 raise CheckError(f"its tokens are not those sent ({len(sent)} sent, {len(tokens)} came back)")
             count += _entities(result) if bundle.task == "ner" else _tree(result)
         except CheckError as error:
-            raise CheckError(f"/{bundle.task}: result {position}: {error}") from None
+            raise CheckError(f"{path}: result {position}: {error}") from None
         except (KeyError, TypeError) as error:
             raise CheckError(
-                f"/{bundle.task}: result {position}: field {error} is missing or of a wrong type"
+                f"{path}: result {position}: field {error} is missing or of a wrong type"
             ) from error
-    return f"{count} {'entities' if bundle.task == 'ner' else 'arcs'} in {len(batch)} sentences"
-
-
-def _json(request: urllib.request.Request) -> Any:
-    url = request.full_url
-    try:
-        with DIRECT.open(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        reason = error.read(500).decode("utf-8", "replace")
-        raise CheckError(f"{url}: status {error.code}: {reason}") from error
-    except (OSError, ValueError) as error:
-        raise CheckError(f"{url}: no usable answer: {error}") from error
+    return f"{count} {'entities' if bundle.task == 'ner' else 'arcs'} in {len(sentences)} sentences"
 
 
 def _entities(result: dict[str, Any]) -> int:

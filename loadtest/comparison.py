@@ -1,196 +1,127 @@
-"""The systems take turns, round by round: start a server, check it, press it, stop it."""
+"""The systems take turns, round by round: start a server, check it, load it, stop it."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 from loadtest.check import CheckError, check_answers, check_model
-from loadtest.jobs import ClosedJob, OpenJob, Target
-from loadtest.plan import USUAL_SPEEDS, USUAL_STARTS, ClosedPlan, OpenPlan, Plan
-from loadtest.pressing import Generator
-from loadtest.results import Closed, Step, System
-from loadtest.sentences import Input
-from loadtest.server import running
-from loadtest.systems import Contestant
-from loadtest.verdict import BUSY, sentences_a_request, speed
+from loadtest.generator import ClosedJob, Generator, OpenJob, Target
+from loadtest.measurements import ClosedLoop, Step, System
+from loadtest.plan import Plan
+from loadtest.processes import children
+from loadtest.sentences import evenly_mixed
+from loadtest.server import Server, serving
+from loadtest.systems import Bundle, Candidate
+from loadtest.verdict import BUSY, sentences_a_request
+
+# The same for every system: no request of a slow one is refused or given up on because of its time, the queue
+# has room for what the clients of a closed loop send at once, and a server that has to stop does not wait
+# for a load balancer to notice.
+SETTINGS = {"request_seconds": "300", "max_queue_tokens": "16384", "drain_seconds": "0"}
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What is the same for every system.
-
-    `sample` are the sentences of the check, `texts` is the file that the generator reads; `say` gets lines
-    of progress and `keep` the rows of each loop as soon as it is over.
-    """
+class Comparison:
+    """What is the same for every system: the sentences of the file `texts`, the server and its core."""
 
     plan: Plan
-    texts: str
-    kind: Input
-    sample: Sequence[list[str]]
+    texts: Path
+    sentences: Sequence[list[str]]
     command: Sequence[str]
-    cores: set[int] | None
-    workers: int
-    threads: int
-    start_timeout: float
-    say: Callable[[str], None]
-    keep: Callable[[dict[str, Any]], None]
+    core: int
+    generator: Generator
+
+    def run(self, candidates: Sequence[Candidate]) -> tuple[list[System], list[str], dict[str, Any]]:
+        """Measures every system in every round, one server at a time.
+
+        Returns:
+            The systems, what was skipped, and the server's settings, which were the same for all.
+
+        Raises:
+            ServerError, CheckError, GeneratorError: a system cannot be measured.
+        """
+        systems = [_unmeasured(candidate) for candidate in candidates]
+        skipped, settings = list(self.plan.skipped), None
+        turns = list(product(range(1, self.plan.rounds + 1), zip(candidates, systems, strict=True)))
+        for index, (number, (candidate, system)) in enumerate(turns, start=1):
+            print(f"[{index}/{len(turns)}] round {number}, {system.title}: {system.name}", flush=True)
+            bundle = candidate.bundle
+            with serving(
+                {bundle.served_as: bundle.folder}, command=self.command, cores={self.core}, settings=SETTINGS
+            ) as server:
+                settings = self._check(server, bundle, system, settings)
+                processes = (server.process.pid, *children(server.process.pid, recursive=True))
+                target = Target(server.address, f"/{bundle.task}", self.texts.resolve(), processes)
+                self._closed_loops(system, target, number)
+                if number == self.plan.rounds:
+                    skipped += self._open_loops(system, target)
+        return systems, skipped, settings or {}
+
+    def _check(
+        self, server: Server, bundle: Bundle, system: System, before: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """The server's settings, the same as `before`, once it is sure that its answers are the bundle's."""
+        settings = check_model(server, bundle)
+        if before not in (None, settings):
+            raise CheckError(f"/info: other settings than the first server's: {settings}")
+        sample = evenly_mixed(self.sentences)[: self.plan.checked_sentences]
+        system.checked = check_answers(server, bundle, sample)
+        _print(f"ready after {server.start_seconds:.1f} s; {system.checked}")
+        return settings
+
+    def _closed_loops(self, system: System, target: Target, number: int) -> None:
+        for loop in self.plan.closed_loops:
+            row: ClosedLoop = self.generator.run(ClosedJob(target, number, loop))
+            system.closed.append(row)
+            _print(
+                f"{sentences_a_request(loop.size)}: {row.sentences_per_second:,.1f} sentences/s, "
+                f"{row.requests} requests in {row.seconds:.1f} s, p99 {row.latency.p99:,.1f} ms"
+                f"{_cautions(row)}"
+            )
+
+    def _open_loops(self, system: System, target: Target) -> list[str]:
+        """Returns what was skipped."""
+        skipped = []
+        for loop in self.plan.open_loops.get(system.key, ()):
+            size, capacity = sentences_a_request(loop.size), system.speed(loop.size) / loop.size
+            steps = loop.steps(capacity)
+            if isinstance(steps, str):
+                skipped.append(f"{system.title}, {size}, open loop: {steps}")
+                _print(f"left out: {size}, open loop: {steps}")
+                continue
+            job = OpenJob(target, loop.size, capacity, steps, loop.objective_ms)
+            rows: list[Step] = self.generator.run(job)
+            system.steps += rows
+            for row in rows:
+                refused = f", {row.refused} refused" if row.refused else ""
+                _print(
+                    f"{size}, {row.share:.0%} of {capacity:,.1f} requests/s: p50 {row.latency.p50:,.1f} ms, "
+                    f"p99 {row.latency.p99:,.1f} ms{refused}{_cautions(row)}"
+                )
+        return skipped
 
 
-@dataclass(slots=True)
-class Measured:
-    """What is known of one system so far."""
-
-    contestant: Contestant
-    checked: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    closed: list[Closed] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    start_seconds: float | None = None
-
-    @property
-    def where(self) -> str:
-        return f"{self.contestant.bundle.task}, {self.contestant.key}"
-
-    def speed(self, size: int) -> float:
-        """Sentences a second of the closed loops with `size` a request, the median over rounds; 0 if none."""
-        return speed(self.system(), size)
-
-    def system(self) -> System:
-        bundle = self.contestant.bundle
-        return System(
-            key=self.contestant.key,
-            task=bundle.task,
-            name=bundle.name,
-            kind=bundle.kind,
-            parameters=bundle.parameters,
-            precision=bundle.precision,
-            has_accuracy=bundle.has_accuracy,
-            scores=bundle.scores,
-            checked=self.checked,
-            closed=tuple(self.closed),
-            steps=tuple(self.steps),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """All systems, what was skipped, and the settings of the server, which were the same for all."""
-
-    systems: tuple[System, ...]
-    skipped: tuple[str, ...]
-    settings: dict[str, Any]
-
-
-def compare(contestants: Sequence[Contestant], generator: Generator, setting: Setting) -> Compared:
-    """Measures every system in every round, one server at a time.
-
-    Raises:
-        ServerError, CheckError, GeneratorError: a system cannot be measured.
-    """
-    plan = setting.plan
-    systems = [Measured(contestant) for contestant in contestants]
-    skipped = list(plan.skipped)
-    visits = [(number, measured) for number in range(1, plan.rounds + 1) for measured in systems]
-    for index, (number, measured) in enumerate(visits):
-        left = sum(expected_seconds(plan, other, number) for number, other in visits[index:])
-        setting.say(
-            f"[{index + 1}/{len(visits)}] round {number}, {measured.where}: "
-            f"{measured.contestant.bundle.name} ({in_words(left)} left)"
-        )
-        skipped += _visit(measured, number, generator, setting)
-        if measured.settings != systems[0].settings:
-            raise CheckError(f"/info: other settings than the first server's: {measured.settings}")
-    return Compared(tuple(measured.system() for measured in systems), tuple(skipped), systems[0].settings)
-
-
-def expected_seconds(plan: Plan, measured: Measured, number: int) -> float:
-    """About how long a visit takes: by what was measured of the system, else by what is usual."""
-    key = measured.contestant.key
-    speeds = [speed for loop in plan.closed_loops if (speed := measured.speed(loop.size))]
-    speed = min(speeds) if speeds else USUAL_SPEEDS.get(key, 30.0)
-    start = measured.start_seconds or USUAL_STARTS.get(key, 5.0)
-    return plan.visit_seconds(key, speed, start, last=number == plan.rounds)
-
-
-def in_words(seconds: float) -> str:
-    """A rough time.
-
-    >>> in_words(40), in_words(100), in_words(4000)
-    ('about 40 s', 'about 2 min', 'about 67 min')
-    """
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
-
-
-def _visit(measured: Measured, number: int, generator: Generator, setting: Setting) -> list[str]:
-    """One server of one system in one round; returns what was skipped."""
-    plan, bundle = setting.plan, measured.contestant.bundle
-    with running(
-        bundle,
-        command=setting.command,
-        workers=setting.workers,
-        threads=setting.threads,
-        timeout=setting.start_timeout,
-        cores=setting.cores,
-    ) as served:
-        measured.start_seconds = served.start_seconds
-        measured.settings = check_model(served.url, bundle)
-        measured.checked = check_answers(served.url, bundle, setting.sample, setting.kind)
-        setting.say(f"    ready after {served.start_seconds:.1f} s; {measured.checked}")
-        target = Target(served.port, f"/{bundle.task}", setting.texts, setting.kind, served.processes)
-        for loop in plan.closed_loops:
-            measured.closed.append(_closed(measured, loop, number, target, generator, setting))
-        if number < plan.rounds:
-            return []
-        opened = plan.open_loops.get(measured.contestant.key, ())
-        return [said for loop in opened for said in _open(measured, loop, target, generator, setting)]
-
-
-def _closed(
-    measured: Measured,
-    loop: ClosedPlan,
-    number: int,
-    target: Target,
-    generator: Generator,
-    setting: Setting,
-) -> Closed:
-    connections = loop.connections * setting.workers
-    row = generator.closed(ClosedJob(target, number, loop.size, connections, loop.window))
-    _keep(setting, measured, "closed", row)
-    setting.say(
-        f"    {sentences_a_request(loop.size)}: {row.sentences_per_second:,.1f} sentences/s, {row.requests} "
-        f"requests in {row.seconds:.1f} s, p99 {row.latency.p99:,.1f} ms{_cautions(row)}"
+def _unmeasured(candidate: Candidate) -> System:
+    bundle = candidate.bundle
+    return System(
+        key=candidate.key,
+        task=bundle.task,
+        name=bundle.name,
+        kind=bundle.kind,
+        parameters=bundle.parameters,
+        precision=bundle.precision,
+        has_accuracy=bundle.has_accuracy,
+        scores=bundle.test_scores,
     )
-    return row
 
 
-def _open(
-    measured: Measured, loop: OpenPlan, target: Target, generator: Generator, setting: Setting
-) -> Iterator[str]:
-    capacity = measured.speed(loop.size) / loop.size
-    steps = loop.steps(capacity)
-    if isinstance(steps, str):
-        said = f"{measured.where}, {sentences_a_request(loop.size)}, open loop: {steps}"
-        setting.say(f"    left out: {sentences_a_request(loop.size)}, open loop: {steps}")
-        yield said
-        return
-    for row in generator.open(OpenJob(target, loop.size, capacity, steps, loop.objective_ms)):
-        measured.steps.append(row)
-        _keep(setting, measured, "step", row)
-        refused = f", {row.refused} refused" if row.refused else ""
-        setting.say(
-            f"    {sentences_a_request(loop.size)}, {row.share:.0%} of {capacity:,.1f} requests/s: p50 "
-            f"{row.latency.p50:,.1f} ms, p99 {row.latency.p99:,.1f} ms{refused}{_cautions(row)}"
-        )
-
-
-def _cautions(row: Closed | Step) -> str:
+def _cautions(row: ClosedLoop | Step) -> str:
     failed = f"; {row.failures} FAILED: {row.reasons}" if row.failures else ""
     busy = f"; the generator was busy: {row.generator_cpu:.0%}" if row.generator_cpu > BUSY else ""
     return failed + busy
 
 
-def _keep(setting: Setting, measured: Measured, kind: str, row: Closed | Step) -> None:
-    bundle = measured.contestant.bundle
-    about = {"row": kind, "system": measured.contestant.key, "task": bundle.task, "name": bundle.name}
-    setting.keep({**about, "time": round(time.time(), 1), **asdict(row)})
+def _print(line: str) -> None:
+    print(f"    {line}", flush=True)

@@ -1,55 +1,98 @@
-"""The load generator: Locust in a process of its own, because it patches sockets.
+"""The load generator as this process sees it: a child with Locust that does one job after the other."""
 
-It reads a job a line from its standard input and answers each with a line of JSON: the rows that were
-measured, or what was wrong. It ends with its input.
-"""
-
-import gc
-import json
-import resource
+import pickle
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest import closed_loop, open_loop
-from loadtest.jobs import ClosedJob, Job, from_line
-from loadtest.order import evenly_mixed
-from loadtest.sentences import Input, SentencesError, read_sentences
-from loadtest.wire import Request, requests_of
+from loadtest.http_client import Address
+from loadtest.plan import ClosedPlan, StepPlan
+from loadtest.server import own_process, tail
+
+SPARE_SECONDS = 390.0  # for Locust to start and, after a load, for requests that are under way
 
 
-def main() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for line in sys.stdin:
+class GeneratorError(RuntimeError):
+    """The load generator gave no figures; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server to load with the sentences of a file; the processor time of its processes is read."""
+
+    address: Address
+    path: str
+    texts: Path
+    processes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedJob:
+    """A closed loop; its result is a `ClosedLoop`."""
+
+    target: Target
+    round: int
+    loop: ClosedPlan
+
+    @property
+    def size(self) -> int:
+        return self.loop.size
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes at most."""
+        return self.loop.window.longest
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """An open loop; its result is a `Step` for each step. `capacity` is requests a second."""
+
+    target: Target
+    size: int
+    capacity: float
+    steps: tuple[StepPlan, ...]
+    objective_ms: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds + 1 for step in self.steps)
+
+
+class Generator:
+    """A generator that runs; one job at a time, pickled over its standard input and output."""
+
+    def __init__(self, process: Any, log: Path) -> None:
+        self._process, self._log = process, log
+
+    def run(self, job: ClosedJob | OpenJob) -> Any:
+        """The job's result. Raises GeneratorError."""
+        watchdog = threading.Timer(job.seconds + SPARE_SECONDS, self._process.kill)
+        watchdog.start()
         try:
-            answer: dict[str, Any] = {"rows": rows_of(from_line(line))}
-        except (SentencesError, OSError) as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+            pickle.dump(job, self._process.stdin)
+            self._process.stdin.flush()
+            answer = pickle.load(self._process.stdout)
+        except (BrokenPipeError, EOFError):
+            late = "did not answer in time" if watchdog.finished.is_set() else "ended"
+            raise GeneratorError(f"the load generator {late}{tail(self._log)}") from None
+        finally:
+            watchdog.cancel()
+        if isinstance(answer, Exception):
+            raise GeneratorError(f"the load generator: {answer}")
+        return answer
 
 
-def rows_of(job: Job) -> list[dict[str, Any]]:
-    """Does a job: the fields of a `Closed`, or of a `Step` for each step."""
-    requests = all_requests(job.target.texts, job.size, job.target.path, job.target.kind)
-    gc.collect()
-    gc.disable()  # a pause of the generator would be a pause of the load
-    try:
-        if isinstance(job, ClosedJob):
-            return [asdict(closed_loop.press(job, requests))]
-        return [asdict(step) for step in open_loop.press(job, requests)]
-    finally:
-        gc.enable()
-
-
-@cache
-def all_requests(texts: str, size: int, path: str, kind: Input) -> Sequence[Request]:
-    """The requests of every system, the same in the same order."""
-    return requests_of(evenly_mixed(read_sentences(Path(texts))), size, path=path, kind=kind)
-
-
-if __name__ == "__main__":
-    main()
+@contextmanager
+def generating(core: int) -> Iterator[Generator]:
+    """A load generator on one core that ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="generator-") as temporary:
+        log = Path(temporary) / "generator.log"
+        command = [sys.executable, "-m", "loadtest.locust_process"]
+        with own_process(command, log, cores={core}, pipes=True) as process:
+            yield Generator(process, log)

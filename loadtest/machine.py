@@ -1,4 +1,4 @@
-"""Where and with what a measurement was made."""
+"""Where, when and with what a measurement was made."""
 
 import os
 import platform
@@ -8,16 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory and system."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # psutil does not name the model
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {
         "cpu": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(memory),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "system": platform.platform(terse=True),
     }
 

@@ -1,42 +1,74 @@
-"""What is measured for how long, decided before anything runs; and how long all of it takes at most."""
+"""What is measured for how long, decided before anything runs."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-from loadtest.jobs import StepPlan
-from loadtest.window import Window
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 SINGLE, BATCH = 1, 32  # sentences a request
-STOP_SECONDS = 0.5  # for a server to end
-
-# Rough guesses for the first estimates, by system: sentences a second, and seconds to start.
-USUAL_SPEEDS = {"student": 1500.0, "student-int8": 3000.0, "teacher": 30.0, "paper-shape": 5.0}
-USUAL_STARTS = {"student": 3.0, "student-int8": 3.0, "teacher": 6.0, "paper-shape": 10.0}
 
 
 @dataclass(frozen=True, slots=True)
-class ClosedPlan:
+class Window:
+    """How long a closed loop warms up and is measured; in seconds, but for `requests`.
+
+    It opens when `warm_up` is over and every client was answered once, at `longest_warm_up` in any case. It
+    closes when `duration` is over and `requests` were answered inside it, at `longest` after the beginning of
+    the whole loop in any case.
+    """
+
+    warm_up: float
+    longest_warm_up: float
+    duration: float
+    requests: int
+    longest: float
+
+
+class WindowClock:
+    """Opens and closes a window while a loop of `clients` goes on that began at `began`.
+
+    `opened` and `closed` are the times of both, None before.
+    """
+
+    def __init__(self, window: Window, clients: int, began: float) -> None:
+        self._window, self._clients, self._began = window, clients, began
+        self._served: set[int] = set()
+        self.answered = 0  # inside the window
+        self.opened: float | None = None
+        self.closed: float | None = None
+
+    def note(self, client: int, done: float, *, answered: bool) -> None:
+        """A client's request ended, well or not."""
+        self._served.add(client)
+        if answered and self.opened is not None and self.closed is None:
+            self.answered += 1
+        self.look(done)
+
+    def look(self, now: float) -> None:
+        """Opens or closes the window if its time has come; it is called at every answer and in between."""
+        age = now - self._began
+        if self.opened is None:
+            warm = age >= self._window.warm_up and len(self._served) == self._clients
+            if warm or age >= self._window.longest_warm_up:
+                self.opened = now
+        elif self.closed is None:
+            enough = now - self.opened >= self._window.duration and self.answered >= self._window.requests
+            if enough or age >= self._window.longest:
+                self.closed = now
+
+
+class ClosedPlan(NamedTuple):
     """A closed loop: sentences a request, clients, and its window."""
 
     size: int
     connections: int
     window: Window
 
-    def longest(self, speed: float) -> float:
-        """Seconds that it takes at most for a server of `speed` sentences a second.
 
-        All clients' requests wait in one queue, so one of them takes at most the time that the sentences of
-        all take; in such a time each client is answered once.
-        """
-        wait = self.connections * self.size / speed
-        warm_up = min(max(self.window.warm_up, wait), self.window.longest_warm_up)
-        counted = math.ceil(self.window.requests / self.connections) * wait
-        by_time = self.window.duration >= counted
-        inside = min(max(self.window.duration, counted), self.window.longest - warm_up)
-        # Where the last request that counts ends the window, its client has none under way.
-        under_way = wait if by_time else wait * (1 - 1 / self.connections)
-        return warm_up + inside + under_way
+class StepPlan(NamedTuple):
+    """One step of an open loop: `percent` of the capacity for so many seconds."""
+
+    percent: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +76,7 @@ class OpenPlan:
     """An open loop: sentences a request, steps in percent of the capacity, and how long a step is.
 
     A step takes `step` seconds, or as long as `requests` take to arrive; but none takes more than
-    `longest_step`, else there is no open loop.
+    `longest_step`, else there is no open loop. `objective_ms` is the latency within which an answer is good.
     """
 
     size: int
@@ -90,67 +122,32 @@ class Plan:
     checked_sentences: int
     skipped: tuple[str, ...] = ()
 
-    def visit_seconds(self, key: str, speed: float, start: float, *, last: bool) -> float:
-        """How long one server runs at most, from its start to its end, at `speed` sentences a second.
 
-        Args:
-            last: whether it is the last round, which has the open loops.
-        """
-        closed = sum(loop.longest(speed) for loop in self.closed_loops)
-        steps = [loop.steps(speed / loop.size) for loop in self.open_loops.get(key, ())] if last else []
-        opened = sum(sum(step.seconds + 1 for step in each) for each in steps if not isinstance(each, str))
-        return start + self.checked_sentences / speed + closed + opened + STOP_SECONDS
-
-
-def full_plan(
-    keys: Sequence[str],
-    *,
-    rounds: int,
-    warm_up: float,
-    duration: float,
-    requests: int,
-    longest: float,
-    connections: tuple[int, int],
-    percents: Sequence[int],
-    step: float,
-    longest_step: float,
-    step_requests: int,
-    objectives_ms: tuple[float, float],
-) -> Plan:
-    """Every system alike. The pairs are for single sentences and for requests of 32."""
-    window = Window(warm_up, longest / 2, duration, requests, longest)
-    sizes = (SINGLE, BATCH)
-    closed = tuple(ClosedPlan(size, number, window) for size, number in zip(sizes, connections, strict=True))
-    opened = tuple(
-        OpenPlan(size, tuple(sorted(percents)), step, step_requests, longest_step, objective)
-        for size, objective in zip(sizes, objectives_ms, strict=True)
-    )
-    return Plan(rounds, closed, dict.fromkeys(keys, opened), checked_sentences=8)
-
-
-def quick_plan(keys: Sequence[str], *, connections: int, objective_ms: float) -> Plan:
-    """One round of short windows, so that two tasks of all four systems take two minutes.
-
-    Requests of 32 sentences come one at a time, because a slow system would take half a minute for four of
-    them. The open loop is one step of the student in fp32.
-
-    Args:
-        connections: for single sentences.
-        objective_ms: for them.
-    """
-    window = Window(warm_up=0.2, longest_warm_up=0.5, duration=1.5, requests=2, longest=15.0)
-    closed = (
-        ClosedPlan(SINGLE, connections, window),
-        ClosedPlan(BATCH, 1, replace(window, requests=1)),
-    )
-    step = OpenPlan(SINGLE, (50,), step=4.0, requests=1, longest_step=4.0, objective_ms=objective_ms)
-    return Plan(
-        rounds=1,
-        closed_loops=closed,
-        open_loops={key: (step,) for key in keys if key == "student"},
-        checked_sentences=2,
-        skipped=(
-            "quick run: the only open loop is the student's in fp32, one sentence a request, at 50 % of its "
-            "capacity; requests of 32 sentences come one at a time, which a batching server does not fill",
-        ),
-    )
+_WINDOW = Window(warm_up=1.0, longest_warm_up=60.0, duration=10.0, requests=16, longest=120.0)
+_PERCENTS = (25, 50, 75, 90, 110)
+_OPEN = (
+    OpenPlan(SINGLE, _PERCENTS, step=10.0, requests=40, longest_step=45.0, objective_ms=50.0),
+    OpenPlan(BATCH, _PERCENTS, step=10.0, requests=40, longest_step=45.0, objective_ms=250.0),
+)
+FULL = Plan(
+    rounds=2,
+    # The server's queue has room for 16,384 tokens.
+    closed_loops=(ClosedPlan(SINGLE, 16, _WINDOW), ClosedPlan(BATCH, 8, _WINDOW)),
+    open_loops=dict.fromkeys(("student", "student-int8", "teacher", "paper-shape"), _OPEN),
+    checked_sentences=8,
+)
+# One round of short windows, so that two tasks of all four systems take two minutes. Requests of 32 sentences
+# come one at a time, because a slow system would take half a minute for four of them.
+QUICK = Plan(
+    rounds=1,
+    closed_loops=(
+        ClosedPlan(SINGLE, 16, Window(0.2, 0.5, duration=1.5, requests=2, longest=15.0)),
+        ClosedPlan(BATCH, 1, Window(0.2, 0.5, duration=1.5, requests=1, longest=15.0)),
+    ),
+    open_loops={"student": (OpenPlan(SINGLE, (50,), 4.0, requests=1, longest_step=4.0, objective_ms=50.0),)},
+    checked_sentences=2,
+    skipped=(
+        "quick run: the only open loop is the student's in fp32, one sentence a request, at 50 % of its "
+        "capacity; requests of 32 sentences come one at a time, which a batching server does not fill",
+    ),
+)

@@ -1,73 +1,58 @@
-"""What Linux says of processes and their connections, read from /proc."""
+"""Processes on Linux: their cores, children, connections and memory, and the processor time that they use."""
 
 import os
-import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Self
 
-PROC = Path("/proc")
-ESTABLISHED = "01"
-
-
-def children(parent: int) -> list[int]:
-    """The processes that `parent` started and that run, by number."""
-    found = []
-    for status in PROC.glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            # The name, in brackets, may hold anything.
-            state, parent_id = status.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
-            if int(parent_id) == parent and state != "Z":
-                found.append(int(status.parent.name))
-    return sorted(found)
+import psutil
 
 
-def family(process: int) -> list[int]:
-    """The process, its children, theirs and so on, as long as they run."""
-    found = [process]
-    for member in found:
-        found += children(member)
-    return found
+@dataclass(frozen=True, slots=True)
+class CpuShares:
+    """Processor time as shares of one core: the server's, the generator's, and that of all else."""
+
+    server: float
+    generator: float
+    foreign: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CpuReading:
+    """Processor time at one moment, in seconds: the server's processes', this one's, and the machine's."""
+
+    moment: float
+    server: float
+    generator: float
+    machine: float
+
+    @classmethod
+    def now(cls, server: Sequence[int]) -> Self:
+        return cls(time.monotonic(), cpu_seconds(server), time.process_time(), busy_seconds())
+
+    def until(self, later: "CpuReading") -> CpuShares:
+        seconds = max(later.moment - self.moment, 1e-9)
+        server, generator = later.server - self.server, later.generator - self.generator
+        foreign = max(later.machine - self.machine - server - generator, 0.0)
+        return CpuShares(server / seconds, generator / seconds, foreign / seconds)
 
 
 def cpu_seconds(processes: Iterable[int]) -> float:
     """Processor time that these have used, all their threads together; those that ended count nothing."""
-    ticks = 0
+    total = 0.0
     for process in processes:
-        with suppress(OSError):
-            fields = (PROC / str(process) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # in user mode and in the kernel
-    return ticks / os.sysconf("SC_CLK_TCK")
+        with suppress(psutil.NoSuchProcess):
+            times = psutil.Process(process).cpu_times()
+            total += times.user + times.system
+    return total
 
 
-def resident_mb(process: int) -> float:
-    """Resident memory in MB."""
-    fields = (PROC / str(process) / "statm").read_text(encoding="utf-8").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def open_files_limit(process: int) -> int:
-    """How many files and connections the process may have open."""
-    for line in (PROC / str(process) / "limits").read_text(encoding="utf-8").splitlines():
-        if line.startswith("Max open files"):
-            return int(line.split()[3])
-    raise ValueError(f"/proc/{process}/limits names no limit of open files")
-
-
-def client_ports(process: int, port: int) -> set[int]:
-    """The clients' ports of the connections to local `port` that the process holds."""
-    held = set()
-    for file in (PROC / str(process) / "fd").iterdir():
-        with suppress(OSError):
-            held.add(os.readlink(file))
-    found = set()
-    for line in (PROC / "net" / "tcp").read_text(encoding="ascii").splitlines()[1:]:
-        _, local, remote, state, *rest = line.split()
-        inode = rest[5]
-        if state == ESTABLISHED and int(local.split(":")[1], 16) == port and f"socket:[{inode}]" in held:
-            found.add(int(remote.split(":")[1], 16))
-    return found
+def busy_seconds() -> float:
+    """Processor time that all cores together have worked, or were not let work, since the machine started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 def busy_cores(seconds: float) -> float:
@@ -77,21 +62,51 @@ def busy_cores(seconds: float) -> float:
     return (busy_seconds() - before) / seconds
 
 
-def first_core() -> set[int]:
-    """The core for a server that is measured alone."""
-    return {min(os.sched_getaffinity(0))}
+def children(parent: int, *, recursive: bool = False) -> list[int]:
+    """The processes that `parent` started and that run, by number; `recursive` adds theirs and so on."""
+    found = []
+    for child in psutil.Process(parent).children(recursive=recursive):
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return sorted(found)
 
 
-def last_core() -> set[int]:
-    """The core for the generator; the first one too where there is only one."""
-    return {max(os.sched_getaffinity(0))}
+def resident_mb(process: int) -> float:
+    """Resident memory in MB."""
+    return float(psutil.Process(process).memory_info().rss / 1e6)
+
+
+def open_files_limit(process: int) -> int:
+    """How many files and connections the process may have open."""
+    soft, _ = psutil.Process(process).rlimit(psutil.RLIMIT_NOFILE)
+    return int(soft)
+
+
+def client_ports(process: int, port: int) -> set[int]:
+    """The clients' ports of the connections to local `port` that the process holds."""
+    return {
+        connection.raddr.port
+        for connection in psutil.Process(process).net_connections("tcp4")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+    }
+
+
+def split_cores(available: Iterable[int] | None = None) -> tuple[int, int]:
+    """The server's core, the first, and the generator's, the last; one and the same where there is one.
+
+    >>> split_cores([0, 1, 2]), split_cores([0])
+    ((0, 2), (0, 0))
+    """
+    cores = os.sched_getaffinity(0) if available is None else set(available)
+    return min(cores), max(cores)
 
 
 @contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
-    """Keeps this thread, and what it starts meanwhile, on some cores."""
+def pinned(core: int) -> Iterator[None]:
+    """Keeps this thread, and what it starts meanwhile, on one core."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
@@ -101,16 +116,10 @@ def pinned(cores: set[int]) -> Iterator[None]:
 @contextmanager
 def many_connections() -> Iterator[None]:
     """Lets this process have as many connections as it may; servers started before keep theirs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    this = psutil.Process()
+    soft, hard = this.rlimit(psutil.RLIMIT_NOFILE)
+    this.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def busy_seconds() -> float:
-    """Processor time that all cores together have worked, or were not let work, since the machine started."""
-    fields = (PROC / "stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
-    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, fields)
-    return (user + nice + system + sum(interrupts_and_stolen)) / os.sysconf("SC_CLK_TCK")
+        this.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))

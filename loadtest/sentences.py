@@ -1,9 +1,11 @@
-"""The sentences of a load test and the request bodies made of them."""
+"""The sentences of a load test, their order, and the requests made of them."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+from loadtest.http_client import Request, post
 
 Input = Literal["tokens", "texts"]
 
@@ -24,23 +26,58 @@ def read_sentences(path: Path) -> list[list[str]]:
     return sentences
 
 
-def batches(sentences: Sequence[list[str]], size: int) -> list[list[list[str]]]:
-    """The sentences in their own order, `size` at a time; the last batch may be smaller.
+def van_der_corput(count: int) -> list[int]:
+    """The numbers below `count` in the order of their bits read backwards.
 
-    >>> [len(batch) for batch in batches([["a"], ["b"], ["c"]], 2)]
-    [2, 1]
+    Of any `2 ** k` that follow one another, each of `2 ** k` equal parts of the whole has one, also across
+    the end where the order begins again; where `count` is no power of two, nearly so.
+
+    >>> van_der_corput(8), van_der_corput(5)
+    ([0, 4, 2, 6, 1, 5, 3, 7], [0, 4, 2, 1, 3])
     """
-    if size < 1:
-        raise ValueError(f"a batch needs at least one sentence, not {size}")
-    return [list(sentences[start : start + size]) for start in range(0, len(sentences), size)]
+    bits = max(count - 1, 0).bit_length()
+    backwards = (int(f"{number:0{bits}b}"[::-1], 2) if bits else 0 for number in range(1 << bits))
+    return [number for number in backwards if number < count]
 
 
-def request_body(batch: Sequence[Sequence[str]], kind: Input) -> bytes:
+def evenly_mixed(sentences: Sequence[list[str]]) -> list[list[str]]:
+    """The sentences, each once, so that any of them that follow one another have the mix of lengths of all.
+
+    A slow system gets through the first few only, a fast one through all many times; both are measured on the
+    same mix.
+
+    >>> [len(sentence) for sentence in evenly_mixed([["a"] * length for length in range(1, 9)])]
+    [1, 5, 3, 7, 2, 6, 4, 8]
+    """
+    by_length = sorted(sentences, key=len)
+    return [by_length[rank] for rank in van_der_corput(len(by_length))]
+
+
+def request_body(batch: Sequence[Sequence[str]], kind: Input = "tokens") -> bytes:
     """The JSON of one request: `tokens` sends words as they are, `texts` leaves the splitting to the server.
 
     >>> request_body([["Ada", "runs"]], "texts")
     b'{"texts": ["Ada runs"]}'
     """
-    if kind == "tokens":
-        return json.dumps({"sentences": batch}, ensure_ascii=False).encode()
-    return json.dumps({"texts": [" ".join(tokens) for tokens in batch]}, ensure_ascii=False).encode()
+    content = {"sentences": batch} if kind == "tokens" else {"texts": [" ".join(words) for words in batch]}
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def requests_of(
+    sentences: Sequence[list[str]], size: int, *, path: str, kind: Input = "tokens"
+) -> list[Request]:
+    """All sentences in their order, `size` a request.
+
+    Every request has exactly `size` sentences: a remainder at the end is left out, and fewer sentences than
+    one request needs are repeated to fill it. Raises ValueError where there is no sentence.
+    """
+    if not sentences:
+        raise ValueError("no sentence to make a request of")
+    filled = list(sentences)
+    while len(filled) < size:
+        filled += sentences
+    batches = (filled[start : start + size] for start in range(0, len(filled) - size + 1, size))
+    return [
+        post(path, request_body(batch, kind), sentences=size, tokens=sum(map(len, batch)))
+        for batch in batches
+    ]

@@ -5,15 +5,15 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from loadtest.measurements import ClosedLoop, Result, Step, System
 from loadtest.plan import BATCH, SINGLE
-from loadtest.results import Closed, Result, Step, System
 
 BUSY = 0.85  # share of a core: beyond it a generator may be what limits a figure
 FEW_REQUESTS = 30  # fewer make a figure rough
 FEW_FOR_P99 = 100  # of fewer, the longest one is the 99th percentile
 SATURATED = 0.85  # of the cores that it may use: a server that uses less had time to spare
-FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which it is said
-ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which it is said
+FOREIGN = 0.2  # cores that neither the server nor the generator used, beyond which there is a remark
+ROUNDS_APART = 1.2  # the fastest round over the slowest, beyond which there is a remark
 NEVER_REFUSED_SHARE = 0.75  # of the capacity: up to it a server takes every request, if it is as fast then
 FULL = 0.95  # of the cores that it may use: a server that uses more has nothing left
 HALF = 0.5
@@ -46,7 +46,7 @@ class Paper:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Goal:
     """What a figure has to be: `at_least` a value, or else at most."""
 
     meaning: str
@@ -57,23 +57,14 @@ class Target:
         return figure >= self.value if self.at_least else figure <= self.value
 
 
-REQUIRED: Mapping[str, Target] = {
-    "http_vs_paper_shape": Target(
-        "Speed against the teacher of the paper's size, 32 sentences a request", 300
-    ),
-    "http_int8_vs_paper_shape": Target("The same for the student in int8", 600),
-    "http_single_vs_paper_shape": Target("Speed against the same teacher, one sentence a request", 150),
-    "params_vs_paper_shape": Target("Size: how many times fewer parameters than the same teacher", 20),
-    "http_vs_run_teacher": Target("Speed against the run's own teacher, 32 sentences a request", 35),
-    "p99_ms_at_half": Target("p99 in ms at half the capacity, one sentence a request", 15, at_least=False),
+REQUIRED: Mapping[str, Goal] = {
+    "http_vs_paper_shape": Goal("Speed against the teacher of the paper's size, 32 sentences a request", 300),
+    "http_int8_vs_paper_shape": Goal("The same for the student in int8", 600),
+    "http_single_vs_paper_shape": Goal("Speed against the same teacher, one sentence a request", 150),
+    "params_vs_paper_shape": Goal("Size: how many times fewer parameters than the same teacher", 20),
+    "http_vs_run_teacher": Goal("Speed against the run's own teacher, 32 sentences a request", 35),
+    "p99_ms_at_half": Goal("p99 in ms at half the capacity, one sentence a request", 15, at_least=False),
 }
-
-
-def speed(system: System, size: int) -> float:
-    """Sentences a second with `size` sentences a request: the median over rounds; 0 if none was measured."""
-    return statistics.median(
-        [row.sentences_per_second for row in system.closed if row.sentences_a_request == size] or [0.0]
-    )
 
 
 def ratio(one: float, other: float) -> float | None:
@@ -99,13 +90,13 @@ def task_figures(systems: Mapping[str, System]) -> dict[str, float]:
     int8 = systems.get("student-int8")
     found: dict[str, float | None] = {}
     if student and shape:
-        found["http_vs_paper_shape"] = ratio(speed(student, BATCH), speed(shape, BATCH))
-        found["http_single_vs_paper_shape"] = ratio(speed(student, SINGLE), speed(shape, SINGLE))
+        found["http_vs_paper_shape"] = ratio(student.speed(BATCH), shape.speed(BATCH))
+        found["http_single_vs_paper_shape"] = ratio(student.speed(SINGLE), shape.speed(SINGLE))
         found["params_vs_paper_shape"] = ratio(shape.parameters, student.parameters)
     if int8 and shape:
-        found["http_int8_vs_paper_shape"] = ratio(speed(int8, BATCH), speed(shape, BATCH))
+        found["http_int8_vs_paper_shape"] = ratio(int8.speed(BATCH), shape.speed(BATCH))
     if student and teacher:
-        found["http_vs_run_teacher"] = ratio(speed(student, BATCH), speed(teacher, BATCH))
+        found["http_vs_run_teacher"] = ratio(student.speed(BATCH), teacher.speed(BATCH))
     if student:
         found["p99_ms_at_half"] = max(
             (step.latency.p99 for step in student.steps if _is_half(step)), default=None
@@ -117,10 +108,10 @@ def figures(result: Result) -> dict[str, float]:
     """The figures of `REQUIRED`, of both tasks the worse one."""
     of_tasks = [task_figures(systems) for systems in by_task(result).values()]
     worse: dict[str, float] = {}
-    for key, target in REQUIRED.items():
+    for key, goal in REQUIRED.items():
         values = [each[key] for each in of_tasks if key in each]
         if values:
-            worse[key] = min(values) if target.at_least else max(values)
+            worse[key] = min(values) if goal.at_least else max(values)
     return worse
 
 
@@ -131,7 +122,7 @@ def problems(result: Result) -> list[str]:
         if row.failures:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in row.reasons.items())
             found.append(f"{where}: {row.failures} requests failed ({reasons})")
-        if not (row.requests if isinstance(row, Closed) else row.completed_per_second):
+        if not (row.requests if isinstance(row, ClosedLoop) else row.completed_per_second):
             found.append(f"{where}: no request was answered")
         if isinstance(row, Step) and _refused_early(row) and not _was_saturated(row, result):
             found.append(f"{where}: {row.refused} of {row.requests} requests were refused")
@@ -141,48 +132,48 @@ def problems(result: Result) -> list[str]:
             )
     for system in result.systems:
         if not system.closed:
-            found.append(f"{system.task}, {system.key}: nothing was measured")
+            found.append(f"{system.title}: nothing was measured")
     return found
 
 
 def remarks(result: Result) -> list[str]:
     """What a reader has to know, though it makes nothing invalid."""
-    said = []
+    found = []
     for key in dict.fromkeys(system.key for system in result.systems if not system.has_accuracy):
-        said.append(f"{key} has random weights: exact for speed and size, no accuracy")
+        found.append(f"{key} has random weights: exact for speed and size, no accuracy")
     if result.conditions.quick:
-        said.append("a quick run: short windows, one round, rough figures")
+        found.append("a quick run: short windows, one round, rough figures")
     if set(result.conditions.server_cores) & set(result.conditions.generator_cores):
-        said.append("server and generator shared a core: what limits a figure cannot be told apart")
+        found.append("server and generator shared a core: what limits a figure is not known")
     if (foreign := max((row.foreign_cpu for row, _ in _measurements(result)), default=0.0)) > FOREIGN:
-        said.append(f"other processes used up to {foreign:.1f} cores while it measured: not a quiet machine")
+        found.append(f"other processes used up to {foreign:.1f} cores while it measured: not a quiet machine")
     usable = _usable_cores(result)
     for row, where in _measurements(result):
         if isinstance(row, Step) and _refused_early(row) and _was_saturated(row, result):
-            said.append(
+            found.append(
                 f"{where}: {row.refused} of {row.requests} requests were refused, since the server was "
                 f"saturated ({row.server_cpu:.0%} of a core): it was slower then than in its closed loop"
             )
     for system in result.systems:
         for size in (SINGLE, BATCH):
             rows = [row for row in system.closed if row.sentences_a_request == size]
-            where = f"{system.task}, {system.key}, {sentences_a_request(size)}"
+            where = f"{system.title}, {sentences_a_request(size)}"
             if (answered := sum(row.requests for row in rows)) and answered < FEW_REQUESTS:
-                said.append(f"{where}: {answered} requests in all rounds, so its figure is rough")
+                found.append(f"{where}: {answered} requests in all rounds, so its figure is rough")
             speeds = [row.sentences_per_second for row in rows if row.sentences_per_second]
             used = statistics.median([row.server_cpu for row in rows] or [math.inf])
             if used < SATURATED * usable:
-                said.append(f"{where}: the server used {used:.0%} of a core, it could have done more")
+                found.append(f"{where}: the server used {used:.0%} of a core, it could have done more")
             if speeds and max(speeds) > ROUNDS_APART * min(speeds):
-                said.append(f"{where}: rounds differ, {min(speeds):,.1f} to {max(speeds):,.1f} sentences/s")
+                found.append(f"{where}: rounds differ, {min(speeds):,.1f} to {max(speeds):,.1f} sentences/s")
         steps = [step for step in system.steps if step.requests < FEW_FOR_P99]
         if steps:
             fewest = min(step.requests for step in steps)
-            said.append(
-                f"{system.task}, {system.key}: steps of {fewest} requests and more, so their p99 is about "
+            found.append(
+                f"{system.title}: steps of {fewest} requests and more, so their p99 is about "
                 "the longest of them"
             )
-    return said + [f"left out: {each}" for each in result.skipped]
+    return found + [f"left out: {each}" for each in result.skipped]
 
 
 def sentences_a_request(size: int) -> str:
@@ -216,10 +207,10 @@ def _is_half(step: Step) -> bool:
     )
 
 
-def _measurements(result: Result) -> Iterator[tuple[Closed | Step, str]]:
+def _measurements(result: Result) -> Iterator[tuple[ClosedLoop | Step, str]]:
     for system in result.systems:
-        rows: list[Closed | Step] = [*system.closed, *system.steps]
+        rows: list[ClosedLoop | Step] = [*system.closed, *system.steps]
         for row in rows:
-            when = f"round {row.round}" if isinstance(row, Closed) else f"{row.share:.0%} of the capacity"
+            when = f"round {row.round}" if isinstance(row, ClosedLoop) else f"{row.share:.0%} of the capacity"
             size = sentences_a_request(row.sentences_a_request)
-            yield row, f"{system.task}, {system.key}, {size}, {when}"
+            yield row, f"{system.title}, {size}, {when}"

@@ -1,28 +1,26 @@
 """python -m benchmarks.chaos: what the server withstands, scenario by scenario, with figures and targets.
 
 Each scenario starts the real server over real bundles, does its worst and writes what it found into
-chaos.json and chaos.md. Linux only: it reads /proc and pins processes to cores.
+chaos.json and chaos.md. Linux only: it pins processes to cores.
 """
 
 import argparse
-import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Never
+from typing import NamedTuple, Never
 
 from benchmarks.chaos import report
 from benchmarks.chaos.figures import Findings, ScenarioError
 from benchmarks.chaos.scenarios import drain, fuzz, http_cost, kill, memory, overload, slow, switch
-from benchmarks.chaos.serving import SERVER, Setup
-from loadtest.bundles import BundleError
+from benchmarks.chaos.setup import Setup, progress
 from loadtest.processes import busy_cores
-from loadtest.sentences import SentencesError, read_sentences
+from loadtest.sentences import read_sentences
 from loadtest.server import ServerError
+from loadtest.systems import BundleError
 
 LOOK_SECONDS = 1.0  # at the machine, before each scenario
 BUSY_CORES = 0.1  # other work beyond this disturbs the figures
@@ -33,8 +31,7 @@ what), 130 stopped by Ctrl-C. What was measured until then is in the report.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(NamedTuple):
     """How to measure it, and how the keys of its figures begin."""
 
     measure: Callable[[Setup], Findings]
@@ -61,13 +58,12 @@ SCENARIOS: Mapping[str, Scenario] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.list:
-        for name, scenario in SCENARIOS.items():
-            print(f"{name:<10} {scenario.about}")
+        print(_listed())
         return 0
     signal.signal(signal.SIGTERM, _terminate)  # so that finally clauses stop the servers
     try:
         return run(options)
-    except (SentencesError, ValueError) as error:
+    except ValueError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -76,17 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, scenarios: Mapping[str, Scenario] = SCENARIOS) -> int:
-    """Measures the chosen scenarios, writing the report after each; the exit status."""
-    sentences = read_sentences(options.texts)
+    """Measures the chosen scenarios, writing the report after each; the exit status.
+
+    Raises:
+        ValueError: the texts or the report that is there cannot be read.
+    """
+    setup = Setup(options.bundles, options.texts, read_sentences(options.texts), options.quick)
     found = report.read(options.out) if options.only else {}
     unmeasured = 0
     for name in options.only or scenarios:
-        print(f"{name}: {scenarios[name].about}", flush=True)
-        setup = Setup(options.bundles, options.texts, sentences, _say, options.quick, options.server_command)
-        busy = busy_cores(LOOK_SECONDS)
-        start = time.monotonic()
+        scenario = scenarios[name]
+        print(f"{name}: {scenario.about}", flush=True)
+        busy, start = busy_cores(LOOK_SECONDS), time.monotonic()
         try:
-            findings = scenarios[name].measure(setup)
+            findings = scenario.measure(setup)
         except (BundleError, ServerError, ScenarioError) as error:
             print(f"chaos: {name}: not measured: {error}", file=sys.stderr)
             unmeasured += 1
@@ -95,15 +94,14 @@ def run(options: argparse.Namespace, scenarios: Mapping[str, Scenario] = SCENARI
         if busy > BUSY_CORES:
             findings.remarks.append(f"other work kept {busy:.1f} cores busy when it began")
         found = report.with_scenario(
-            found, name, scenarios[name].prefix, findings, seconds=seconds, quick=options.quick
+            found, name, scenario.prefix, findings, seconds=seconds, quick=options.quick
         )
         report.write(options.out, found)
-        for key, (op, bound, met) in report.judged(
-            findings, scenarios[name].prefix, quick=options.quick
-        ).items():
-            _say(f"{key} = {found.get(key)}, target {op} {bound:g}: {'met' if met else 'MISSED'}")
+        for key, (op, bound, met) in found["targets"].items():
+            if key.startswith(scenario.prefix):
+                progress(f"{key} = {found.get(key)}, target {op} {bound:g}: {'met' if met else 'MISSED'}")
         for remark in findings.remarks:
-            _say(f"remark: {remark}")
+            progress(f"remark: {remark}")
     if found:
         print(f"written to {options.out}/chaos.json and chaos.md")
     failures = report.missed(found)
@@ -112,15 +110,18 @@ def run(options: argparse.Namespace, scenarios: Mapping[str, Scenario] = SCENARI
     return 2 if unmeasured else 1 if failures else 0
 
 
+def _listed() -> str:
+    return "\n".join(f"{name:<10} {scenario.about}" for name, scenario in SCENARIOS.items())
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    listed = "\n".join(f"  {name:<10} {scenario.about}" for name, scenario in SCENARIOS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.chaos",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"""\
 scenarios:
-{listed}
+{_listed()}
 
 examples:
   python -m benchmarks.chaos --quick                    a short look at everything
@@ -129,10 +130,7 @@ examples:
 {EXIT_STATUSES}""",
     )
     parser.add_argument(
-        "--bundles",
-        type=Path,
-        default=Path("bundles"),
-        help="folder with ner and parse (bundles)",
+        "--bundles", type=Path, default=Path("bundles"), help="folder with ner and parse (bundles)"
     )
     parser.add_argument(
         "--texts",
@@ -149,19 +147,8 @@ examples:
         help="only these; the report keeps the others",
     )
     parser.add_argument("--quick", action="store_true", help="shorter, rougher, with smaller counts")
-    parser.add_argument("--list", action="store_true", help="say what there is, and end")
-    parser.add_argument(
-        "--server-command",
-        type=shlex.split,
-        default=SERVER,
-        metavar="COMMAND",
-        help="starts the server; --bundles, --host, --port, --workers and --threads are added",
-    )
+    parser.add_argument("--list", action="store_true", help="name the scenarios, and end")
     return parser.parse_args(arguments)
-
-
-def _say(line: str) -> None:
-    print(f"    {line}", flush=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> Never:

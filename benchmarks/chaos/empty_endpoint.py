@@ -10,6 +10,11 @@ from serve.schemas import AnnotationRequest, NerResponse, NerResult
 app = FastAPI(openapi_url=None)
 
 
+@app.get("/readyz")
+async def ready() -> None:
+    """Answers as soon as it listens."""
+
+
 @app.post("/ner")
 async def ner(request: AnnotationRequest) -> NerResponse:
     """Answers each sentence of tokens, with no entities."""

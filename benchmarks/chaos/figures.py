@@ -1,4 +1,4 @@
-"""From the outcomes of requests to figures."""
+"""From the exchanges of a load to figures."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.client import Outcome
-from benchmarks.chaos.loads import Run
-from loadtest.outcomes import percentile
+from loadtest.http_client import Exchange
+from loadtest.loads import Load
+from loadtest.measurements import REFUSED, percentile
 
 Figures = dict[str, Any]  # by key, as chaos.json has them
 
@@ -28,44 +28,43 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
 
 
-def goodput(run: Run) -> float:
-    """Accepted answers a second, of those that came while requests were sent."""
-    return sum(outcome.accepted and outcome.done <= run.ended for outcome in run.outcomes) / _seconds(run)
+def goodput(load: Load) -> float:
+    """Answers a second without error, of those that came while requests were sent."""
+    return sum(not each.error and each.done <= load.ended for each in load.exchanges) / _seconds(load)
 
 
-def sentences_per_second(run: Run) -> float:
-    """Sentences in accepted answers a second, of those that came while requests were sent."""
-    done = (each for each in run.outcomes if each.accepted and each.done <= run.ended)
-    return sum(outcome.request.sentences for outcome in done) / _seconds(run)
+def sentences_per_second(load: Load) -> float:
+    """Sentences in answers without error a second, of those that came while requests were sent."""
+    answered = (each for each in load.exchanges if not each.error and each.done <= load.ended)
+    return sum(each.request.sentences for each in answered) / _seconds(load)
 
 
-def latency_ms(outcomes: Sequence[Outcome], percent: float) -> float:
-    """A percentile of accepted answers' latency in milliseconds; 0 where there is none."""
-    return 1000 * percentile(sorted(each.latency for each in outcomes if each.accepted), percent)
+def latency_ms(exchanges: Sequence[Exchange], percent: float) -> float:
+    """A percentile of the latency of answers without error in milliseconds; 0 where there is none."""
+    return 1000 * percentile((each.latency for each in exchanges if not each.error), percent)
 
 
-def lateness_ms(run: Run, percent: float) -> float:
+def lateness_ms(load: Load, percent: float) -> float:
     """How late requests were sent, in milliseconds: the generator's doing, never the server's."""
-    late = sorted(each.sent - each.intended for each in run.outcomes if each.sent)
-    return 1000 * percentile(late, percent)
+    return 1000 * percentile((each.sent - each.intended for each in load.exchanges if each.sent), percent)
 
 
-def is_proper_refusal(outcome: Outcome) -> bool:
+def is_proper_refusal(exchange: Exchange) -> bool:
     """A 429 that says after how many whole seconds (from 1) to come again."""
-    after = outcome.retry_after or ""
-    return not outcome.failure and outcome.status == 429 and after.isdecimal() and int(after) >= 1
+    after = exchange.retry_after or ""
+    return not exchange.failure and exchange.status == REFUSED and after.isdecimal() and int(after) >= 1
 
 
-def kinds(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def outcomes(exchanges: Sequence[Exchange]) -> dict[str, int]:
     """How many requests ended how: `200`, `429 overloaded`, `reset` and so on, the most frequent first."""
-    names = (each.failure or f"{each.status} {each.code}".strip() for each in outcomes)
+    names = (each.failure or f"{each.status} {each.code}".strip() for each in exchanges)
     return dict(Counter(names).most_common())
 
 
-def recovered_at(outcomes: Sequence[Outcome], moment: float, rate: float) -> float | None:
-    """When, from `moment` on, at least `rate` accepted answers a second came again, for a second."""
-    done = sorted(each.done for each in outcomes if each.accepted and each.done >= moment)
-    last = max((each.done for each in outcomes), default=moment) - WINDOW
+def recovered_at(exchanges: Sequence[Exchange], moment: float, rate: float) -> float | None:
+    """When, from `moment` on, at least `rate` good answers a second came again, for a second."""
+    done = sorted(each.done for each in exchanges if not each.error and each.done >= moment)
+    last = max((each.done for each in exchanges), default=moment) - WINDOW
     steps = int(max(last - moment, -STEP) / STEP) + 1
     for start in (moment + step * STEP for step in range(steps)):
         if bisect_left(done, start + WINDOW) - bisect_left(done, start) >= rate * WINDOW:
@@ -73,5 +72,5 @@ def recovered_at(outcomes: Sequence[Outcome], moment: float, rate: float) -> flo
     return None
 
 
-def _seconds(run: Run) -> float:
-    return max(run.ended - run.started, 1e-9)
+def _seconds(load: Load) -> float:
+    return max(load.ended - load.started, 1e-9)

@@ -13,7 +13,7 @@ from benchmarks.peers.system import System, require_gold
 from benchmarks.peers.systems import crfsuite, ours, spacy_pipeline, udpipe
 from benchmarks.peers.training import TrainingError, trained
 from loadtest.machine import machine, now, versions
-from loadtest.writing import replace
+from structural_kd.files import write_whole
 from train.corpora import Corpus, CorpusError, load_corpus
 from train.recipe import RecipeError, load_recipe
 
@@ -82,10 +82,10 @@ def written(result: report.Comparison, out: Path) -> None:
     files = {
         "peers.json": json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n",
         "peers.md": markdown,
-        "peers.svg": figure.figure_file(result.rows),
+        "peers.svg": figure.accuracy_against_speed(result.rows),
     }
     for name, text in files.items():
-        replace(out / name, text)
+        write_whole(out / name, text)
     print(f"\n{markdown}\nwritten to {out}: peers.json, .md and .svg")
 
 

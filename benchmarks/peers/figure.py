@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.peers.report import TITLE, Row
-from loadtest.svg import FAINT, INK, STAND_INS, drawn, empty_figure, plain_ticks, standalone, styled
+from benchmarks.peers.report import Row
+from loadtest.figure import BLUE, PURPLE, VERMILION, as_svg, new_figure, plain_log_ticks
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Look:
     align: str = "center"
 
 
-OURS, TEACHER, OTHER = STAND_INS["blue"], STAND_INS["vermilion"], STAND_INS["purple"]
+OURS, TEACHER, OTHER = BLUE, VERMILION, PURPLE
 LOOKS: Mapping[str, Look] = {
     "ner_fp32": Look("student", OURS, "o", (-2, 9), "right"),
     "ner_int8": Look("student, int8", OURS, "^", (4, -16), "center"),
@@ -36,41 +36,30 @@ PANELS = (("f1", "Named entities", "F1"), ("las", "Dependency trees", "LAS witho
 
 
 def accuracy_against_speed(rows: Mapping[str, Row]) -> str:
-    """The picture as an <svg> element; up and right is better."""
-    described = []
-    with styled():
-        figure = empty_figure(4.2)
-        for place, (metric, title, unit) in enumerate(PANELS, start=1):
-            axes = figure.add_subplot(1, 2, place)
-            for name, row in rows.items():
-                points = getattr(row.scores, metric)
-                if points is None:
-                    continue
-                look, speed = LOOKS[name], row.speed.sentences_per_second
-                axes.plot(speed, points, look.marker, color=look.colour, markersize=8)
-                axes.annotate(
-                    look.label,
-                    (speed, points),
-                    xytext=look.place,
-                    textcoords="offset points",
-                    ha=look.align,
-                    color=INK,
-                    fontsize=10,
-                )
-                described.append(
-                    f"{title}, {row.title}: {unit} {points:.1f}, {speed:,.0f} sentences a second"
-                )
-            axes.set_title(title, loc="left")
-            axes.set_xlabel("sentences/s, one thread")
-            axes.set_ylabel(unit)
-            axes.set_xscale("log")
-            axes.margins(x=0.2, y=0.18)
-            plain_ticks(axes, "x", few=20)
-            axes.grid(which="major", color=FAINT, alpha=0.3)
-            axes.set_axisbelow(True)
-    return drawn(figure, "peers", TITLE, "; ".join(described))
-
-
-def figure_file(rows: Mapping[str, Row]) -> str:
-    """The picture as a stand-alone SVG file, light and dark."""
-    return standalone(accuracy_against_speed(rows))
+    """The picture as an SVG file; up and right is better."""
+    figure = new_figure(4.2)
+    for place, (metric, title, unit) in enumerate(PANELS, start=1):
+        axes = figure.add_subplot(1, 2, place)
+        for name, row in rows.items():
+            points = getattr(row.scores, metric)
+            if points is None:
+                continue
+            look, speed = LOOKS[name], row.speed.sentences_per_second
+            axes.plot(speed, points, look.marker, color=look.colour, markersize=8)
+            axes.annotate(
+                look.label,
+                (speed, points),
+                xytext=look.place,
+                textcoords="offset points",
+                ha=look.align,
+                fontsize=10,
+            )
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("sentences/s, one thread")
+        axes.set_ylabel(unit)
+        axes.set_xscale("log")
+        axes.margins(x=0.2, y=0.18)
+        plain_log_ticks(axes, "x", span=20)
+        axes.grid(which="major", alpha=0.3)
+        axes.set_axisbelow(True)
+    return as_svg(figure)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.peers.system import Answers, Sentences, System
-from loadtest.order import evenly_mixed
+from loadtest.sentences import evenly_mixed
 from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
 

@@ -6,36 +6,25 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtest import server
-from loadtest.arrivals import gaps, source_percent
-from loadtest.bundles import Bundle, BundleError, MissingBundleError, read_bundle
 from loadtest.check import CheckError, check_answers, check_model
-from loadtest.cores import CoresError, shared_out
-from loadtest.jobs import ClosedJob, OpenJob, StepPlan, Target, as_line, from_line
-from loadtest.order import evenly_mixed, van_der_corput
-from loadtest.outcomes import Outcome, Used, closed_figures, percentile, sentences_within, step_figures
-from loadtest.plan import (
-    BATCH,
-    USUAL_SPEEDS,
-    USUAL_STARTS,
-    ClosedPlan,
-    OpenPlan,
-    quick_plan,
-)
-from loadtest.sentences import SentencesError, batches, read_sentences, request_body
-from loadtest.systems import KINDS, contestants
-from loadtest.window import Window, WindowClock
-from loadtest.wire import fault, requests_of
+from loadtest.http_client import Exchange, Failure, Request
+from loadtest.markdown import page, table
+from loadtest.measurements import closed_loop_of, percentile, sentences_within, step_of
+from loadtest.plan import OpenPlan, StepPlan, Window, WindowClock
+from loadtest.processes import CpuShares
+from loadtest.sentences import SentencesError, evenly_mixed, read_sentences, requests_of, van_der_corput
+from loadtest.server import Server, ServerError, serving
+from loadtest.systems import KINDS, Bundle, BundleError, MissingBundleError, candidates, read_bundle
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
-STUDENT = Bundle(Path("bundles/ner"), "he-ner", "ner", 2_000_000)
-IDLE = Used(0.0, 0.0)
-GENERATOR_SECONDS = 2.0  # for Locust to be there, once
+FAKE_COMMAND = (sys.executable, str(FAKE_SERVER))
+IDLE = CpuShares(0.0, 0.0)
 
 
 def make_bundle(folder: Path, **manifest: Any) -> Path:
@@ -46,11 +35,10 @@ def make_bundle(folder: Path, **manifest: Any) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, task: str, **fake: Any) -> Iterator[tuple[str, Bundle]]:
+def fake_server(folder: Path, task: str, **fake: Any) -> Iterator[tuple[Server, Bundle]]:
     bundle = read_bundle(make_bundle(folder, task=task, fake=fake))
-    command = [sys.executable, str(FAKE_SERVER)]
-    with server.running(bundle, command=command, workers=1, threads=1, timeout=30) as served:
-        yield served.url, bundle
+    with serving({bundle.served_as: bundle.folder}, command=FAKE_COMMAND, timeout=30) as server:
+        yield server, bundle
 
 
 def test_sentences_are_lines_and_tokens_are_split_by_white_space(tmp_path: Path) -> None:
@@ -65,19 +53,6 @@ def test_a_file_without_usable_sentences_is_an_error_that_names_it(tmp_path: Pat
     file.write_bytes(content)
     with pytest.raises(SentencesError, match=r"test\.txt"):
         read_sentences(file)
-
-
-def test_batches_keep_the_order_and_lose_no_sentence() -> None:
-    sentences = [[str(number)] for number in range(7)]
-    assert [len(batch) for batch in batches(sentences, 3)] == [3, 3, 1]
-    assert [sentence for batch in batches(sentences, 3) for sentence in batch] == sentences
-    with pytest.raises(ValueError, match="at least one"):
-        batches(sentences, 0)
-
-
-def test_a_request_carries_tokens_or_raw_text() -> None:
-    assert json.loads(request_body([["É", "b"]], "tokens")) == {"sentences": [["É", "b"]]}
-    assert json.loads(request_body([["É", "b"]], "texts")) == {"texts": ["É b"]}
 
 
 def test_every_request_has_as_many_sentences_as_it_should() -> None:
@@ -115,14 +90,14 @@ def test_every_stretch_of_the_mixed_order_has_the_mean_length_of_all() -> None:
     ("content", "message"),
     [
         ("{", "not a JSON manifest"),
-        ("[]", "expected a JSON object"),
+        ("[]", "not a JSON manifest"),
         ('{"name": "a", "task": "pos", "parameters": 1}', "field task"),
         ('{"name": "", "task": "ner", "parameters": 1}', "field name"),
         ('{"name": "a", "task": "ner"}', "field parameters"),
         ('{"name": "a", "task": "ner", "parameters": true}', "field parameters"),
         (
             '{"name": "a", "task": "ner", "parameters": 1, "scores": {"test": {"f1": "high"}}}',
-            "fields scores",
+            "field scores",
         ),
     ],
 )
@@ -142,7 +117,7 @@ def test_the_scores_of_a_quantised_bundle_are_those_that_are_left(tmp_path: Path
         scores={"test": {"f1": 71.25}},
         quantisation={"loss": {"test": {"f1": 0.5}}},
     )
-    assert read_bundle(folder).scores == {"f1": 70.75}
+    assert read_bundle(folder).test_scores == {"f1": 70.75}
 
 
 def test_random_weights_have_no_accuracy_whatever_the_manifest_says(tmp_path: Path) -> None:
@@ -151,7 +126,7 @@ def test_random_weights_have_no_accuracy_whatever_the_manifest_says(tmp_path: Pa
     )
     bundle = read_bundle(folder)
     assert not bundle.has_accuracy
-    assert bundle.scores == {}
+    assert bundle.test_scores == {}
 
 
 @pytest.fixture
@@ -164,7 +139,7 @@ def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_systems_are_found_in_their_usual_places_task_by_task(usual: Path) -> None:
-    found = contestants(["teacher", "student"], {}, ["ner", "parse"], run=Path("runs/quickstart"))
+    found = candidates(["teacher", "student"], {}, ["ner", "parse"], run=Path("runs/quickstart"))
     assert [each.bundle.name for each in found] == [
         "teacher-ner",
         "student-ner",
@@ -175,13 +150,13 @@ def test_systems_are_found_in_their_usual_places_task_by_task(usual: Path) -> No
 
 def test_a_folder_that_is_given_takes_the_place_of_the_usual_one_and_decides_the_task(usual: Path) -> None:
     mine = make_bundle(usual / "mine", name="mine", task="parse")
-    found = contestants(["teacher", "student"], {"student": [mine]}, ["ner", "parse"], run=Path("runs/a"))
+    found = candidates(["teacher", "student"], {"student": [mine]}, ["ner", "parse"], run=Path("runs/a"))
     assert [each.bundle.name for each in found] == ["teacher-parse", "mine"]
 
 
 def test_a_missing_bundle_is_an_error_that_names_the_command_that_makes_it(usual: Path) -> None:
     with pytest.raises(MissingBundleError) as caught:
-        contestants(["student", "paper-shape"], {}, ["ner"], run=Path("runs/mine"))
+        candidates(["student", "paper-shape"], {}, ["ner"], run=Path("runs/mine"))
     assert "python -m export.paper_shape runs/mine" in str(caught.value)
     assert "--systems student" in str(caught.value)
 
@@ -189,13 +164,13 @@ def test_a_missing_bundle_is_an_error_that_names_the_command_that_makes_it(usual
 def test_two_bundles_of_one_system_and_task_are_refused(usual: Path) -> None:
     two = [make_bundle(usual / name, name=name) for name in ("one", "two")]
     with pytest.raises(BundleError, match="a second student for the task ner"):
-        contestants(["student"], {"student": two}, ["ner"], run=Path("runs/a"))
+        candidates(["student"], {"student": two}, ["ner"], run=Path("runs/a"))
 
 
 def test_a_bundle_of_another_task_than_its_folder_says_is_refused(usual: Path) -> None:
     make_bundle(usual / "bundles" / "ner-int8", task="parse")
     with pytest.raises(BundleError, match="its task is parse, expected ner"):
-        contestants(["student-int8"], {}, ["ner"], run=Path("runs/a"))
+        candidates(["student-int8"], {}, ["ner"], run=Path("runs/a"))
 
 
 def test_a_task_for_which_one_system_is_given_and_another_is_not_is_refused(usual: Path) -> None:
@@ -206,22 +181,24 @@ def test_a_task_for_which_one_system_is_given_and_another_is_not_is_refused(usua
     with pytest.raises(
         BundleError, match="no teacher for the task parse: give its folder with --teacher too"
     ):
-        contestants(["student", "teacher"], given, ["ner"], run=Path("runs/a"))
+        candidates(["student", "teacher"], given, ["ner"], run=Path("runs/a"))
 
 
 def test_a_good_answer_passes_the_check(tmp_path: Path) -> None:
-    with serving(tmp_path / "ner", "ner") as (url, bundle):
-        assert check_model(url, bundle)["max_queue_tokens"] == 4096
-        assert check_answers(url, bundle, [["a", "b"], ["c"]], "tokens") == "2 entities in 2 sentences"
-        assert check_answers(url, bundle, [["a", "b"]], "texts") == "1 entities in 1 sentences"
+    with fake_server(tmp_path / "ner", "ner") as (server, bundle):
+        assert check_model(server, bundle)["max_queue_tokens"] == 4096
+        assert check_answers(server, bundle, [["a", "b"], ["c"]]) == "2 entities in 2 sentences"
 
 
 @pytest.mark.parametrize(("fake", "message"), [({"model": "other"}, "expected"), ({"version": "ff"}, "'ff'")])
 def test_another_model_or_version_than_the_bundle_fails_the_check(
     tmp_path: Path, fake: dict[str, str], message: str
 ) -> None:
-    with serving(tmp_path / "ner", "ner", **fake) as (url, bundle), pytest.raises(CheckError, match=message):
-        check_model(url, bundle)
+    with (
+        fake_server(tmp_path / "ner", "ner", **fake) as (server, bundle),
+        pytest.raises(CheckError, match=message),
+    ):
+        check_model(server, bundle)
 
 
 @pytest.mark.parametrize(
@@ -235,34 +212,24 @@ def test_another_model_or_version_than_the_bundle_fails_the_check(
 )
 def test_heads_that_are_no_tree_fail_the_check(tmp_path: Path, heads: list[int], message: str) -> None:
     with (
-        serving(tmp_path / "parse", "parse", heads=heads) as (url, bundle),
+        fake_server(tmp_path / "parse", "parse", heads=heads) as (server, bundle),
         pytest.raises(CheckError, match=message),
     ):
-        check_answers(url, bundle, [["a", "b", "c"]], "tokens")
+        check_answers(server, bundle, [["a", "b", "c"]])
 
 
 def test_a_server_that_is_never_ready_is_an_error() -> None:
     sleeper = [sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(60)"]
-    with (
-        pytest.raises(server.ServerError, match="not ready after 1 s"),
-        server.running(STUDENT, command=sleeper, workers=1, threads=1, timeout=1),
-    ):
+    with pytest.raises(ServerError, match="not ready after 1 s"), serving({}, command=sleeper, timeout=1):
         raise AssertionError("it cannot be ready")
 
 
-def test_cores_are_kept_apart_where_there_are_enough() -> None:
-    assert shared_out(None, 2, [0, 1, 2, 3]) == ([0, 1], [2, 3])
-    assert shared_out(None, 4, [0, 1]) == ([0], [1])
-    assert shared_out([3], 1, [0, 3]) == ([3], [0])
-    with pytest.raises(CoresError, match="core 7"):
-        shared_out([7], 1, [0, 1])
-
-
-def test_an_answer_that_is_not_what_was_asked_for_is_a_failure() -> None:
-    assert fault(200, b'{"results":[{"tokens":["a"]},{"tokens":["\\"tokens\\":"]}]}', 2) == ""
-    assert fault(200, b'{"results":[{"tokens":["a"]}]}', 2) == "1 results for 2 sentences"
-    assert fault(503, b"gone", 1) == "status 503"
-    assert fault(429, b'{"code":"overloaded"}', 1) == "status 429, overloaded"
+def test_a_table_escapes_what_would_end_a_cell_and_a_page_what_would_be_html() -> None:
+    assert "a\\|b" in table(["x"], [["a|b"]])
+    shown = page("<T>", table(["", "n"], [["<script>", "1"]]))
+    assert "<script>" not in shown
+    assert "<title>&lt;T&gt;</title>" in shown
+    assert '<td style="text-align:right">1</td>' in shown
 
 
 def test_percentiles_are_values_that_were_seen() -> None:
@@ -272,44 +239,47 @@ def test_percentiles_are_values_that_were_seen() -> None:
     assert percentile([], 99) == 0.0
 
 
-def answered(sent: float, done: float, sentences: int = 1, failure: str = "") -> Outcome:
-    return Outcome(sent, sent, done, sentences, 10 * sentences, failure)
+def answered(
+    sent: float, done: float, sentences: int = 1, *, status: int = 200, failure: Failure = ""
+) -> Exchange:
+    request = Request(b"", sentences, 10 * sentences)
+    return Exchange(request, sent, sent, done, status, results=sentences, failure=failure)
 
 
 def test_a_request_under_way_at_an_edge_counts_for_the_part_inside() -> None:
-    outcomes = [answered(0, 2, 32), answered(2, 4, 32), answered(4, 6, 32), answered(1, 5, 8, "status 500")]
-    assert sentences_within(outcomes, 1, 5) == 16 + 32 + 16
-    assert sentences_within(outcomes, 10, 20) == 0
+    exchanges = [answered(0, 2, 32), answered(2, 4, 32), answered(4, 6, 32), answered(1, 5, 8, status=500)]
+    assert sentences_within(exchanges, 1, 5) == 16 + 32 + 16
+    assert sentences_within(exchanges, 10, 20) == 0
 
 
 @pytest.mark.parametrize("start", [0.0, 0.3, 0.99, 1.01])
 def test_a_closed_loop_gives_its_throughput_wherever_its_window_lies(start: float) -> None:
     """Four clients whose requests are answered together every second, as a batching server does."""
-    outcomes = [answered(at, at + 1, 32) for at in range(10) for _ in range(4)]
-    row = closed_figures(
-        outcomes, start=start, end=start + 2.5, round_number=1, size=32, connections=4, used=IDLE
+    exchanges = [answered(at, at + 1, 32) for at in range(10) for _ in range(4)]
+    row = closed_loop_of(
+        exchanges, start=start, end=start + 2.5, round_number=1, size=32, connections=4, cpu=IDLE
     )
     assert row.sentences_per_second == pytest.approx(128)
     assert row.latency.p50 == row.latency.p99 == 1000
 
 
 def test_failures_of_a_closed_loop_count_whenever_they_happen() -> None:
-    outcomes = [answered(0, 1, 1, "status 500"), answered(1, 2), answered(2, 3), answered(3, 9, 1, "no HTTP")]
-    row = closed_figures(outcomes, start=1, end=3, round_number=2, size=1, connections=1, used=IDLE)
-    assert (row.failures, row.reasons) == (2, {"status 500": 1, "no HTTP": 1})
+    exchanges = [answered(0, 1, status=500), answered(1, 2), answered(2, 3), answered(3, 9, failure="broken")]
+    row = closed_loop_of(exchanges, start=1, end=3, round_number=2, size=1, connections=1, cpu=IDLE)
+    assert (row.failures, row.reasons) == (2, {"status 500": 1, "broken": 1})
     assert (row.requests, row.sentences, row.tokens, row.sentences_per_second) == (2, 2, 20, 1.0)
 
 
 def test_a_step_counts_what_was_to_arrive_in_it_from_the_time_it_was_to_arrive() -> None:
-    outcomes = [
-        Outcome(0.5, 0.5, 0.6, 1, 5),  # before the window
-        Outcome(1.0, 1.2, 1.25, 1, 5),  # sent late: 250 ms
-        Outcome(1.5, 1.5, 1.51, 1, 5),
-        Outcome(1.6, 1.6, 1.61, 1, 5, "status 429, overloaded"),
-        Outcome(1.7, 1.7, 1.8, 1, 5, "status 500"),
-        Outcome(1.9, 1.9, 2.4, 1, 5),  # answered after the window
+    exchanges = [
+        answered(0.5, 0.6),  # before the window
+        replace(answered(1.2, 1.25), intended=1.0),  # sent late: 250 ms
+        answered(1.5, 1.51),
+        answered(1.6, 1.61, status=429),
+        answered(1.7, 1.8, status=500),
+        answered(1.9, 2.4),  # answered after the window
     ]
-    step = step_figures(outcomes, start=1, end=2, size=1, share=0.5, objective_ms=300, used=Used(0.5, 0.1))
+    step = step_of(exchanges, start=1, end=2, size=1, share=0.5, objective_ms=300, cpu=CpuShares(0.5, 0.1))
     assert (step.requests, step.refused, step.failures) == (5, 1, 1)
     assert step.reasons == {"status 500": 1}
     assert (step.offered_per_second, step.completed_per_second, step.goodput_per_second) == (5, 2, 2)
@@ -339,57 +309,9 @@ def test_a_window_opens_and_closes_in_time_though_nothing_is_answered() -> None:
     assert (clock.opened, clock.closed) == (110, 120)
 
 
-def test_a_job_survives_the_way_to_the_generator() -> None:
-    target = Target(80, "/ner", "test.txt", "texts", (1, 2))
-    for job in (
-        ClosedJob(target, 2, 32, 4, Window(1, 10, 2, 3, 20)),
-        OpenJob(target, 1, 9.5, (StepPlan(50, 4.0), StepPlan(75, 5.0)), 50.0),
-    ):
-        assert from_line(as_line(job)) == job
-
-
-def test_arrivals_are_those_of_a_poisson_process() -> None:
-    drawn = list(itertools.islice(gaps(20.0, "1 0"), 20_000))
-    mean = sum(drawn) / len(drawn)
-    assert mean == pytest.approx(1 / 20, rel=0.03)
-    assert sum((gap - mean) ** 2 for gap in drawn) / len(drawn) == pytest.approx(mean**2, rel=0.06)
-    assert drawn[:5] == list(itertools.islice(gaps(20.0, "1 0"), 5))
-    assert drawn[:5] != list(itertools.islice(gaps(20.0, "1 1"), 5))
-
-
-def test_every_step_is_a_whole_number_of_sources() -> None:
-    for percents in ([25, 50, 75, 90, 110], [33, 50], [7]):
-        assert all(percent % source_percent(percents) == 0 for percent in percents)
-
-
 def test_a_step_takes_as_long_as_its_requests_need_and_none_is_made_that_would_take_too_long() -> None:
     plan = OpenPlan(size=1, percents=(25, 50), step=10, requests=40, longest_step=45, objective_ms=50)
     assert plan.steps(1000.0) == (StepPlan(25, 10), StepPlan(50, 10))
     assert plan.steps(8.0) == (StepPlan(25, 20.0), StepPlan(50, 10))
     assert "the step of 25 % would take 80 s" in plan.steps(2.0)
     assert "no request was answered" in plan.steps(0.0)
-
-
-@pytest.mark.parametrize("speed", [5.0, 30.0, 2000.0])
-def test_a_plan_knows_how_long_a_closed_loop_takes_at_most(speed: float) -> None:
-    """A loop against a server that answers all clients together, batch by batch."""
-    plan = ClosedPlan(BATCH, 8, Window(1, 30, 10, 16, 90))
-    clock, now, cycle = WindowClock(plan.window, 8, 0.0), 0.0, 8 * BATCH / speed
-    ends = 0.0
-    while clock.closed is None:
-        ends = now + cycle
-        while now + 0.005 < ends:
-            now += 0.005
-            clock.look(now)
-        now = ends
-        for client in range(8):
-            clock.note(client, now, answered=True)
-    assert max(ends, clock.closed) <= plan.longest(speed) + 0.01
-
-
-def test_a_quick_load_test_of_all_systems_takes_two_minutes() -> None:
-    plan = quick_plan(list(KINDS), connections=16, objective_ms=50)
-    whole = GENERATOR_SECONDS + 2 * sum(
-        plan.visit_seconds(key, USUAL_SPEEDS[key], USUAL_STARTS[key], last=True) for key in KINDS
-    )
-    assert whole <= 120

@@ -11,17 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.evil import CASES, exchange, fault
 from benchmarks.chaos.figures import Findings, ScenarioError
-from benchmarks.chaos.serving import Served, Setup, serving
-from loadtest.server import PROJECT, own_process
+from benchmarks.chaos.hostile_requests import CASES, fault, send
+from benchmarks.chaos.setup import Setup, progress
+from loadtest.server import PROJECT, Server, own_process, tail
 
 PATIENCE = 10  # seconds for an answer
 ENOUGH, QUICK_ENOUGH = 10_000, 500  # requests
 EXAMPLES, QUICK_EXAMPLES = 3000, 200  # for each endpoint, in each run
 MOST_RUNS = 5  # each with a seed of its own, until there are enough requests
 RUN_SECONDS = 1800.0  # for one run at most
-LINES_SAID = 200  # of what failed, in one run
+FAILURE_LINES = 200  # that are shown, in one run
 
 CHECKS = (
     "not_a_server_error",
@@ -29,8 +29,8 @@ CHECKS = (
     "content_type_conformance",
     "response_schema_conformance",
 )
-HOOKS = {"SCHEMATHESIS_HOOKS": "benchmarks.chaos.jsonl", "PYTHONPATH": str(PROJECT)}
-# A client that says nothing more is sent away within the patience above.
+HOOKS = {"SCHEMATHESIS_HOOKS": "benchmarks.chaos.schemathesis_hooks", "PYTHONPATH": str(PROJECT)}
+# A client that sends nothing more is sent away within the patience above.
 SETTINGS = {"body_seconds": "4", "head_seconds": "4"}
 
 
@@ -40,7 +40,7 @@ class Fuzzed:
 
     statuses: Counter[int] = field(default_factory=Counter)
     unanswered: int = 0
-    asked_for_504: int = 0  # of the 504s, those whose request said that it had less time than usual
+    asked_for_504: int = 0  # of the 504s, those whose request had a timeout of its own
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -69,18 +69,18 @@ def measure(setup: Setup) -> Findings:
     if find_spec("schemathesis") is None:
         raise ScenarioError("schemathesis is missing: make chaos installs it, or pip install '.[chaos]'")
     fuzzed = Fuzzed()
-    with serving(setup, settings=SETTINGS) as served, tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        workers = served.workers()
+    with setup.serving(settings=SETTINGS) as server, tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        workers = server.workers()
         for seed in range(1, MOST_RUNS + 1):
-            fuzzed.add(*_schemathesis(setup, served, seed, Path(folder)))
-            setup.say(f"seed {seed}: {fuzzed.requests:,} requests so far, {dict(fuzzed.statuses)}")
+            fuzzed.add(*_schemathesis(setup, server, seed, Path(folder)))
+            progress(f"seed {seed}: {fuzzed.requests:,} requests so far, {dict(fuzzed.statuses)}")
             if fuzzed.requests >= (QUICK_ENOUGH if setup.quick else ENOUGH):
                 break
-        faults = _by_hand(served)
+        faults = _by_hand(server)
         for name, wrong in faults.items():
-            setup.say(f"by hand, {name}: {wrong}")
-        survived = served.workers() == workers
-        served.annotate("ner", setup.sentences[:2])
+            progress(f"by hand, {name}: {wrong}")
+        survived = server.workers() == workers
+        server.post("/ner", {"sentences": setup.sentences[:2]})
     by_hand_5xx = sum(wrong.startswith("status 5") for wrong in faults.values())
     figures = {
         "fuzz_requests": fuzzed.requests,
@@ -98,17 +98,17 @@ def measure(setup: Setup) -> Findings:
     return Findings(figures)
 
 
-def _by_hand(served: Served) -> dict[str, str]:
+def _by_hand(server: Server) -> dict[str, str]:
     """The cases that went wrong, and how."""
     found = {}
     for case in CASES:
-        if wrong := fault(case, exchange(served.address, case, PATIENCE)):
+        if wrong := fault(case, send(server.address, case, PATIENCE)):
             found[case.name] = wrong
     return found
 
 
-def _schemathesis(setup: Setup, served: Served, seed: int, folder: Path) -> tuple[Any, Any]:
-    """One run in a process of its own: its archive of requests, and its report; it says what failed.
+def _schemathesis(setup: Setup, server: Server, seed: int, folder: Path) -> tuple[Any, Any]:
+    """One run in a process of its own: its archive of requests, and its report; prints what failed.
 
     It runs in `folder`, where it also keeps what it learnt, so that each run of ours begins with nothing.
     """
@@ -127,7 +127,7 @@ def _schemathesis(setup: Setup, served: Served, seed: int, folder: Path) -> tupl
         "report-json-path": report,
     }
     command: Sequence[str] = [
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{served.url}/openapi.json"),
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
         *("--continue-on-failure", "--no-shrink", "--no-color"),
         *(f"--{name}={value}" for name, value in options.items()),
     ]
@@ -136,19 +136,19 @@ def _schemathesis(setup: Setup, served: Served, seed: int, folder: Path) -> tupl
             process.wait(RUN_SECONDS)
         except subprocess.TimeoutExpired:
             raise ScenarioError(f"schemathesis did not end in {RUN_SECONDS:g} s") from None
-    said = log.read_text(encoding="utf-8", errors="replace")
+    output = log.read_text(encoding="utf-8", errors="replace")
     try:
         found = json.loads(archive.read_bytes()), json.loads(report.read_bytes())
     except (OSError, ValueError) as error:
-        raise ScenarioError(f"schemathesis left no report ({error}); it said:\n{said[-4000:]}") from error
-    for line in failures_said(said)[:LINES_SAID]:
-        setup.say(line)
+        raise ScenarioError(f"schemathesis left no report ({error}){tail(log)}") from error
+    for line in failures_in(output)[:FAILURE_LINES]:
+        progress(line)
     return found
 
 
-def failures_said(said: str) -> list[str]:
+def failures_in(output: str) -> list[str]:
     """What schemathesis wrote of errors and failures, with examples, between its progress and its summary."""
-    lines = said.splitlines()
+    lines = output.splitlines()
     headings = [place for place, line in enumerate(lines) if line.startswith("====")]
     summary = next((place for place in headings if " SUMMARY " in lines[place]), len(lines))
     return [line for line in lines[headings[0] : summary] if line.strip()] if headings else []

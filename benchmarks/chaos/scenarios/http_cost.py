@@ -1,37 +1,32 @@
 """What HTTP costs: the served engine against the engine in process and an endpoint that does nothing."""
 
 import json
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.chaos.client import Address
-from benchmarks.chaos.figures import Figures, Findings, ScenarioError, kinds, sentences_per_second
-from benchmarks.chaos.loads import Run, after, closed_loop, drive
-from benchmarks.chaos.serving import Setup, serving
-from benchmarks.chaos.traffic import uniform
-from loadtest.processes import first_core, last_core, pinned
+from benchmarks.chaos.figures import Figures, Findings, ScenarioError, outcomes, sentences_per_second
+from benchmarks.chaos.request_streams import uniform
+from benchmarks.chaos.setup import Setup, progress
+from loadtest.loads import after, closed_loop
+from loadtest.processes import pinned, split_cores
 from loadtest.sentences import Input
-from loadtest.server import free_port, own_process
+from loadtest.server import own_process, running, tail
 
 ROUNDS = 3
+EMPTY_ENDPOINT = (sys.executable, "-m", "uvicorn", "benchmarks.chaos.empty_endpoint:app", "--no-access-log")
 IN_PROCESS_BATCHES = (8, 32)
 IN_PROCESS_SECONDS = 300.0  # patience
-START_SECONDS = 30.0
 
 Rates = Mapping[tuple[str, int], float]
 """Sentences a second, by what was measured and its number of connections (or sentences a batch)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class SizedLoad(NamedTuple):
     """Requests of one size, tried with several numbers of connections, of which the best counts."""
 
     name: str
@@ -41,11 +36,11 @@ class Load:
 
 
 LOADS = (
-    Load("empty", 1, (16, 32, 64)),
-    Load("single", 1, (16, 32, 64)),
-    Load("batch", 32, (4, 8, 16)),
-    Load("single_texts", 1, (16,)),
-    Load("batch_texts", 32, (8,)),
+    SizedLoad("empty", 1, (16, 32, 64)),
+    SizedLoad("single", 1, (16, 32, 64)),
+    SizedLoad("batch", 32, (4, 8, 16)),
+    SizedLoad("single_texts", 1, (16,), "texts"),
+    SizedLoad("batch_texts", 32, (8,), "texts"),
 )
 
 
@@ -53,22 +48,29 @@ def measure(setup: Setup) -> Findings:
     """Medians of rounds that measure everything in turn; the server and the engine have one core."""
     rounds: list[Rates] = []
     remarks: list[str] = []
-    with serving(setup, cores=first_core()) as served, _empty_endpoint() as empty, pinned(last_core()):
+    server_core, own_core = split_cores()
+    with (
+        setup.serving(core=server_core) as server,
+        running(EMPTY_ENDPOINT, cores={server_core}) as empty,
+        pinned(own_core),
+    ):
         for number in range(1, (1 if setup.quick else ROUNDS) + 1):
-            rates: dict[tuple[str, int], float] = {}
-            for size in IN_PROCESS_BATCHES:
-                rates["in_process", size] = _in_process(setup, size)
-            for load in LOADS:
-                address = empty if load.name == "empty" else served.address
-                for connections in load.connections:
-                    run = _press(setup, address, load, connections)
-                    rates[load.name, connections] = sentences_per_second(run)
-                    remarks += [f"{load.name}, {connections}: {remark}" for remark in run.remarks()]
-                    if failed := [each for each in run.outcomes if not each.accepted]:
-                        remarks.append(f"{load.name}, {connections}: not accepted: {kinds(failed)}")
+            rates = {
+                ("in_process", size): _in_process(setup, size, server_core) for size in IN_PROCESS_BATCHES
+            }
+            for name, size, counts, kind in LOADS:
+                address = empty.address if name == "empty" else server.address
+                for count in counts:
+                    requests = uniform(setup.sentences, size, kind=kind)
+                    until = after(setup.seconds(5, 1))
+                    load = closed_loop(address, requests, connections=count, until=until)
+                    rates[name, count] = sentences_per_second(load)
+                    remarks += [f"{name}, {count}: {remark}" for remark in load.remarks()]
+                    if failed := [each for each in load.exchanges if each.error]:
+                        remarks.append(f"{name}, {count}: not accepted: {outcomes(failed)}")
             rounds.append(rates)
             shown = ", ".join(f"{name} {count}: {rate:,.0f}" for (name, count), rate in rates.items())
-            setup.say(f"round {number}, sentences/s: {shown}")
+            progress(f"round {number}, sentences/s: {shown}")
     medians = {key: statistics.median(rates[key] for rates in rounds) for key in rounds[0]}
     return Findings(costs(medians), remarks)
 
@@ -102,50 +104,20 @@ def costs(rates: Rates) -> Figures:
     }
 
 
-def _press(setup: Setup, address: Address, load: Load, connections: int) -> Run:
-    requests = uniform(setup.sentences, load.size, kind=load.kind)
-    pressed = closed_loop(address, requests, connections=connections, until=after(setup.seconds(5, 1)))
-    return drive(pressed)
-
-
-def _in_process(setup: Setup, size: int) -> float:
-    """Sentences a second of the engine without a server, on the core that the server has."""
+def _in_process(setup: Setup, size: int, core: int) -> float:
+    """Sentences a second of the engine without a server, on one core."""
     words = ["speed", "--bundle", str((setup.bundles / "ner").resolve()), "--batch", str(size)]
     words += ["--sentences", str(setup.texts.resolve())]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         log = Path(temporary) / "speed.log"
-        with own_process([sys.executable, "-m", "structural_kd", *words], log, cores=first_core()) as process:
+        command = [sys.executable, "-m", "structural_kd", *words]
+        with own_process(command, log, cores={core}) as process:
             try:
                 process.wait(IN_PROCESS_SECONDS)
             except subprocess.TimeoutExpired:
-                raise ScenarioError(f"bundle speed did not end in {IN_PROCESS_SECONDS:g} s") from None
-        said = log.read_text(encoding="utf-8", errors="replace")
-    try:
-        return float(json.loads(said[said.index("{") :])["sentences_per_second"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScenarioError(f"bundle speed gave no figure ({error!r}); it said:\n{said}") from None
-
-
-@contextmanager
-def _empty_endpoint() -> Iterator[Address]:
-    """Serves an endpoint of /ner's schema that does nothing, on the core that the server has."""
-    address = ("127.0.0.1", free_port())
-    words = ["uvicorn", "benchmarks.chaos.empty_endpoint:app", "--port", str(address[1]), "--no-access-log"]
-    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-        log = Path(temporary) / "empty.log"
-        with own_process([sys.executable, "-m", *words], log, cores=first_core()) as process:
-            give_up = time.monotonic() + START_SECONDS
-            while not _listens(address):
-                if process.poll() is not None or time.monotonic() > give_up:
-                    said = log.read_text(encoding="utf-8", errors="replace")
-                    raise ScenarioError(f"benchmarks.chaos.empty_endpoint does not listen; it said:\n{said}")
-                time.sleep(0.1)
-            yield address
-
-
-def _listens(address: Address) -> bool:
-    try:
-        socket.create_connection(address, timeout=1).close()
-    except OSError:
-        return False
-    return True
+                raise ScenarioError(f"structural_kd speed took over {IN_PROCESS_SECONDS:g} s") from None
+        output = log.read_text(encoding="utf-8", errors="replace")
+        try:
+            return float(json.loads(output[output.index("{") :])["sentences_per_second"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ScenarioError(f"structural_kd speed gave no figure ({error!r}){tail(log)}") from None

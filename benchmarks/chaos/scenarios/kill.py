@@ -1,17 +1,20 @@
 """kill -9 for one of two workers under load: what fails, and how soon everything is as before."""
 
-import asyncio
 import os
 import signal
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from benchmarks.chaos.client import Outcome
-from benchmarks.chaos.figures import Findings, kinds, recovered_at
-from benchmarks.chaos.loads import Run, closed_loop, drive
-from benchmarks.chaos.serving import Served, Setup, serving
-from benchmarks.chaos.traffic import uniform
+import gevent
+import psutil
+
+from benchmarks.chaos.figures import Findings, outcomes, recovered_at
+from benchmarks.chaos.request_streams import uniform
+from benchmarks.chaos.setup import Setup, progress
+from loadtest.http_client import Exchange
+from loadtest.loads import Load, under_load
 from loadtest.processes import client_ports
+from loadtest.server import Server
 
 WORKERS = 2
 CONNECTIONS = 16
@@ -26,9 +29,8 @@ HELD_SECONDS = 0.05  # a request sent up to so long after the kill may still hav
 RECOVERED = 0.9  # of the goodput before
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """One kill: when it was, who was held by whom, and when the next worker answered."""
+class Kill(NamedTuple):
+    """When it was, the clients' ports that the other worker held, and when the next worker answered."""
 
     moment: float
     survivors_ports: frozenset[int]
@@ -39,15 +41,15 @@ def measure(setup: Setup) -> Findings:
     """Several kills, one after another, of a server with two workers."""
     rounds = 1 if setup.quick else 3
     recoveries: list[float | None] = []
-    beyond: list[Outcome] = []
+    beyond: list[Exchange] = []
     held = 0
     remarks: list[str] = []
-    outcomes: list[Outcome] = []
-    with serving(setup, workers=WORKERS) as served:
+    exchanges: list[Exchange] = []
+    with setup.serving(workers=WORKERS) as server:
         for number in range(1, rounds + 1):
-            run, kill = drive(_kill_under_load(setup, served))
-            before = _goodput_before(run, kill)
-            good_again = recovered_at(run.outcomes, kill.moment, RECOVERED * before)
+            load, kill = _kill_under_load(setup, server)
+            before = _goodput_before(load, kill)
+            good_again = recovered_at(load.exchanges, kill.moment, RECOVERED * before)
             recovery = None
             if kill.back is None:
                 remarks.append(f"kill {number}: no new worker answered in {GIVE_UP_SECONDS:g} s")
@@ -55,73 +57,66 @@ def measure(setup: Setup) -> Findings:
                 remarks.append(f"kill {number}: {before:.0f} answers/s before, never again so many")
             else:
                 recovery = max(kill.back, good_again) - kill.moment
-                setup.say(f"kill {number}: as before after {recovery:.2f} s")
+                progress(f"kill {number}: as before after {recovery:.2f} s")
             recoveries.append(recovery)
-            failed = [each for each in run.outcomes if each.failure or each.status >= 500]
+            failed = [each for each in load.exchanges if each.failure or each.status >= 500]
             unexpected = [each for each in failed if not was_held(each, kill)]
             held += len(failed) - len(unexpected)
             beyond += unexpected
-            outcomes += run.outcomes
-            remarks += run.remarks()
-            setup.say(f"kill {number}: {len(failed)} failed, {len(unexpected)} of them beyond held")
+            exchanges += load.exchanges
+            remarks += load.remarks()
+            progress(f"kill {number}: {len(failed)} failed, {len(unexpected)} of them beyond held")
     figures = {
         "kill_rounds": rounds,
         "kill_recovery_s": None if None in recoveries else max(filter(None, recoveries)),
         "kill_recoveries_s": recoveries,
         "kill_failed_held": held,
         "kill_failed_beyond_held": len(beyond),
-        "kill_failures_beyond_held": kinds(beyond),
-        "kill_outcomes": kinds(outcomes),
+        "kill_failures_beyond_held": outcomes(beyond),
+        "kill_outcomes": outcomes(exchanges),
     }
     return Findings(figures, remarks)
 
 
-def was_held(outcome: Outcome, kill: Kill) -> bool:
+def was_held(exchange: Exchange, kill: Kill) -> bool:
     """Whether the killed worker may have had the request, so that nothing could have saved it."""
-    early = outcome.intended <= kill.moment + HELD_SECONDS
-    return early and outcome.port not in kill.survivors_ports
+    early = exchange.intended <= kill.moment + HELD_SECONDS
+    return early and exchange.port not in kill.survivors_ports
 
 
-async def _kill_under_load(setup: Setup, served: Served) -> tuple[Run, Kill]:
-    over = asyncio.Event()
-    load = asyncio.create_task(
-        closed_loop(
-            served.address,
-            uniform(setup.sentences, SENTENCES),
-            connections=CONNECTIONS,
-            requests_a_connection=REQUESTS_A_CONNECTION,
-            until=over.is_set,
-        )
-    )
-    try:
-        await asyncio.sleep(BEFORE_SECONDS)
-        victim, *others = served.workers()
-        ports = frozenset(port for worker in others for port in client_ports(worker, served.port))
+def _kill_under_load(setup: Setup, server: Server) -> tuple[Load, Kill]:
+    with under_load(
+        server.address,
+        uniform(setup.sentences, SENTENCES),
+        connections=CONNECTIONS,
+        requests_a_connection=REQUESTS_A_CONNECTION,
+        before=BEFORE_SECONDS,
+    ) as load:
+        victim, *others = server.workers()
+        ports = frozenset(port for worker in others for port in client_ports(worker, server.port))
         moment = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        back = await _new_worker_answers(served, known={victim, *others})
-        await asyncio.sleep(AFTER_SECONDS)
-    finally:
-        over.set()
-    return await load, Kill(moment, ports, back)
+        back = _new_worker_answers(server, known={victim, *others})
+        gevent.sleep(AFTER_SECONDS)
+    return load, Kill(moment, ports, back)
 
 
-async def _new_worker_answers(served: Served, known: set[int]) -> float | None:
+def _new_worker_answers(server: Server, known: set[int]) -> float | None:
     """When a new worker took a connection: it does so only after its bundles are loaded."""
     give_up = time.monotonic() + GIVE_UP_SECONDS
     while (now := time.monotonic()) < give_up:
-        workers = served.workers()
+        workers = server.workers()
         new = [worker for worker in workers if worker not in known]
         try:
-            if len(workers) >= WORKERS and any(client_ports(worker, served.port) for worker in new):
+            if len(workers) >= WORKERS and any(client_ports(worker, server.port) for worker in new):
                 return now
-        except FileNotFoundError:
+        except psutil.NoSuchProcess:
             pass  # one ended between the two looks
-        await asyncio.sleep(LOOK_SECONDS)
+        gevent.sleep(LOOK_SECONDS)
     return None
 
 
-def _goodput_before(run: Run, kill: Kill) -> float:
-    start = run.started + SETTLE_SECONDS
-    done = [each for each in run.outcomes if each.accepted and start <= each.done < kill.moment]
+def _goodput_before(load: Load, kill: Kill) -> float:
+    start = load.started + SETTLE_SECONDS
+    done = [each for each in load.exchanges if not each.error and start <= each.done < kill.moment]
     return len(done) / (kill.moment - start)

@@ -1,108 +1,104 @@
 """New, old and broken versions of a model under load, made known by SIGHUP or found by the server itself."""
 
-import asyncio
 import os
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.chaos.client import Outcome
-from benchmarks.chaos.figures import Findings, kinds
-from benchmarks.chaos.loads import closed_loop, drive
-from benchmarks.chaos.serving import Served, Setup, serving
-from benchmarks.chaos.traffic import mixed
+import gevent
+
+from benchmarks.chaos.figures import Findings, outcomes
+from benchmarks.chaos.request_streams import mixed
+from benchmarks.chaos.setup import Setup, progress
+from loadtest.http_client import Exchange
+from loadtest.loads import in_thread, under_load
+from loadtest.measurements import REFUSED
+from loadtest.server import Server, ServerError
 
 WORKERS = 2
 CONNECTIONS = 16
 REQUESTS_A_CONNECTION = 50
-WAYS = ("sighup", "watch")
-WATCH_SECONDS = "0.5"
+WATCH_SECONDS = {"sighup": "0", "watch": "0.5"}  # the server's setting, by how it learns of a change
 BETWEEN_SECONDS = 1.0  # of load after each change
 GIVE_UP_SECONDS = 30.0
 LOOKS = 20  # one after another, each over a new connection, so that every worker is seen
 LOOK_SECONDS = 0.2
-REFUSALS = (429,)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change to the folder of bundles, and what is to be seen of it."""
+class Change(NamedTuple):
+    """A change to the folder of bundles, and whether the server shows it for a sentence."""
 
     name: str
     make: Callable[[Path], None]
-    seen: Callable[[Served, Setup], bool]
+    is_shown: Callable[[Server, list[str]], bool]
 
 
 def measure(setup: Setup) -> Findings:
     """A second version, a broken third one, and back to the first; each way on a server of its own."""
-    outcomes: list[Outcome] = []
+    exchanges: list[Exchange] = []
     unseen: list[str] = []
     seconds: dict[str, float] = {}
-    for way in WAYS:
+    for way, watch_seconds in WATCH_SECONDS.items():
         with tempfile.TemporaryDirectory(prefix="chaos-bundles-") as temporary:
             bundles = Path(temporary) / "bundles"
             shutil.copytree(setup.bundles / "ner", bundles / "ner" / "1")
             shutil.copytree(setup.bundles / "parse", bundles / "parse")
-            settings = {"watch_seconds": WATCH_SECONDS if way == "watch" else "0"}
-            with serving(setup, bundles=bundles, workers=WORKERS, settings=settings) as served:
-                found, took = drive(_switch_under_load(setup, served, bundles, way))
-        outcomes += found
-        for name, time_taken in took.items():
-            if time_taken is None:
+            settings = {"watch_seconds": watch_seconds}
+            with setup.serving(bundles, workers=WORKERS, settings=settings) as server:
+                sent, took = _switch_under_load(setup, server, bundles, way)
+        exchanges += sent
+        for name, each in took.items():
+            if each is None:
                 unseen.append(f"{way}: {name}")
             else:
-                seconds[f"{way}: {name}"] = round(time_taken, 2)
-    failed = [each for each in outcomes if not each.accepted and each.status not in REFUSALS]
+                seconds[f"{way}: {name}"] = round(each, 2)
+    failed = [each for each in exchanges if each.error and each.status != REFUSED]
     figures = {
-        "switch_requests": len(outcomes),
+        "switch_requests": len(exchanges),
         "switch_failed": len(failed),
-        "switch_failures": kinds(failed),
+        "switch_failures": outcomes(failed),
         "switch_changes": len(seconds) + len(unseen),
         "switch_unseen": len(unseen),
         "switch_seconds": seconds,
-        "switch_outcomes": kinds(outcomes),
+        "switch_outcomes": outcomes(exchanges),
     }
     return Findings(figures, [f"not seen in {GIVE_UP_SECONDS:g} s: {name}" for name in unseen])
 
 
-async def _switch_under_load(
-    setup: Setup, served: Served, bundles: Path, way: str
-) -> tuple[list[Outcome], dict[str, float | None]]:
-    """All outcomes, and for each change the seconds until every worker showed it (None: not in time)."""
-    over = asyncio.Event()
-    load = asyncio.create_task(
-        closed_loop(
-            served.address,
-            mixed(setup.sentences, seed=1),
-            connections=CONNECTIONS,
-            requests_a_connection=REQUESTS_A_CONNECTION,
-            until=over.is_set,
-        )
-    )
+def _switch_under_load(
+    setup: Setup, server: Server, bundles: Path, way: str
+) -> tuple[list[Exchange], dict[str, float | None]]:
+    """All exchanges, and for each change the seconds until every worker showed it (None: not in time)."""
     took: dict[str, float | None] = {}
-    try:
-        await asyncio.sleep(BETWEEN_SECONDS)
+    with under_load(
+        server.address,
+        mixed(setup.sentences, seed=1),
+        connections=CONNECTIONS,
+        requests_a_connection=REQUESTS_A_CONNECTION,
+        before=BETWEEN_SECONDS,
+    ) as load:
         for change in CHANGES:
             start = time.monotonic()
-            await asyncio.to_thread(change.make, bundles)
+            in_thread(change.make, bundles)
             if way == "sighup":
-                served.process.send_signal(signal.SIGHUP)
-            took[change.name] = await asyncio.to_thread(_until_seen, change, served, setup, start)
-            setup.say(f"{way}: {change.name}: {took[change.name] or 'not seen'}")
-            await asyncio.sleep(BETWEEN_SECONDS)
-    finally:
-        over.set()
-    return (await load).outcomes, took
+                server.process.send_signal(signal.SIGHUP)
+            took[change.name] = in_thread(_seconds_until_shown, change, server, setup.sentences[0], start)
+            progress(f"{way}: {change.name}: {took[change.name] or 'not seen'}")
+            gevent.sleep(BETWEEN_SECONDS)
+    return load.exchanges, took
 
 
-def _until_seen(change: Change, served: Served, setup: Setup, start: float) -> float | None:
+def _seconds_until_shown(change: Change, server: Server, sentence: list[str], start: float) -> float | None:
     in_a_row = 0
     while time.monotonic() < start + GIVE_UP_SECONDS:
-        in_a_row = in_a_row + 1 if change.seen(served, setup) else 0
+        try:
+            in_a_row = in_a_row + 1 if change.is_shown(server, sentence) else 0
+        except ServerError:  # the load had filled the queue
+            in_a_row = 0
         if in_a_row == LOOKS:
             return time.monotonic() - start
         if not in_a_row:
@@ -120,17 +116,16 @@ def _publish(bundles: Path, version: str, *, broken: bool = False) -> None:
     incoming.rename(bundles / "ner" / version)
 
 
-def _answers_with(version: str) -> Callable[[Served, Setup], bool]:
-    def seen(served: Served, setup: Setup) -> bool:
-        answer = served.annotate("ner", setup.sentences[:1])
-        return bool(answer["model"] == f"ner@{version}")
+def _answers_with(version: str) -> Callable[[Server, list[str]], bool]:
+    def is_shown(server: Server, sentence: list[str]) -> bool:
+        return bool(server.post("/ner", {"sentences": [sentence]})["model"] == f"ner@{version}")
 
-    return seen
+    return is_shown
 
 
-def _refuses_the_third(served: Served, setup: Setup) -> bool:
-    refused = served.get("/models").get("refused", {})
-    return "ner@3" in str(refused) and _answers_with("2")(served, setup)
+def _refuses_the_third(server: Server, sentence: list[str]) -> bool:
+    refused = server.get("/models").get("refused", {})
+    return "ner@3" in str(refused) and _answers_with("2")(server, sentence)
 
 
 def _remove_newer(bundles: Path) -> None:

@@ -1,56 +1,55 @@
-"""From outcomes to figures, in the loads and in the scenarios."""
+"""From exchanges to figures, in the loads and in the scenarios."""
 
 import pytest
 
-from benchmarks.chaos.client import Outcome
 from benchmarks.chaos.figures import (
     goodput,
     is_proper_refusal,
-    kinds,
     latency_ms,
     lateness_ms,
+    outcomes,
     recovered_at,
     sentences_per_second,
 )
-from benchmarks.chaos.loads import Run
 from benchmarks.chaos.scenarios.drain import is_failure
-from benchmarks.chaos.scenarios.fuzz import Fuzzed, failures_said
+from benchmarks.chaos.scenarios.fuzz import Fuzzed, failures_in
 from benchmarks.chaos.scenarios.http_cost import costs
 from benchmarks.chaos.scenarios.kill import Kill, was_held
-from loadtest.wire import Request
+from loadtest.http_client import Exchange, Request
+from loadtest.loads import Load
 
 ONE, EIGHT = Request(b"", 1), Request(b"", 8)
 
 
-def accepted(intended: float, done: float, request: Request = ONE) -> Outcome:
-    return Outcome(request, intended, intended, done, status=200)
+def accepted(intended: float, done: float, request: Request = ONE) -> Exchange:
+    return Exchange(request, intended, intended, done, status=200, results=request.sentences)
 
 
 def test_goodput_counts_accepted_answers_that_came_while_requests_were_sent() -> None:
-    outcomes = [
+    exchanges = [
         accepted(10.0, 10.5, EIGHT),
         accepted(11.0, 12.0),
         accepted(11.9, 12.1),
-        Outcome(ONE, 10.0, 10.0, 10.1, status=429),
-        Outcome(ONE, 10.0, 10.0, 10.1, status=200, failure="broken"),
+        Exchange(ONE, 10.0, 10.0, 10.1, status=429),
+        Exchange(ONE, 10.0, 10.0, 10.1, status=200, failure="broken"),
     ]
-    run = Run(outcomes, started=10.0, ended=12.0)
-    assert goodput(run) == 2 / 2.0
-    assert sentences_per_second(run) == 9 / 2.0
+    load = Load(exchanges, started=10.0, ended=12.0)
+    assert goodput(load) == 2 / 2.0
+    assert sentences_per_second(load) == 9 / 2.0
 
 
 def test_latencies_are_of_accepted_answers_from_the_intended_time() -> None:
-    outcomes = [accepted(0.0, number / 1000) for number in range(1, 101)]
-    outcomes += [Outcome(ONE, 0.0, 0.0, 50.0, status=429), Outcome(ONE, 0.0, 0.0, 60.0, failure="timeout")]
-    assert latency_ms(outcomes, 50) == pytest.approx(50)
-    assert latency_ms(outcomes, 99) == pytest.approx(99)
+    exchanges = [accepted(0.0, number / 1000) for number in range(1, 101)]
+    exchanges += [Exchange(ONE, 0.0, 0.0, 50.0, status=429), Exchange(ONE, 0.0, 0.0, 60.0, failure="timeout")]
+    assert latency_ms(exchanges, 50) == pytest.approx(50)
+    assert latency_ms(exchanges, 99) == pytest.approx(99)
     assert latency_ms([], 99) == 0
 
 
 def test_lateness_is_how_long_after_its_time_a_request_was_sent() -> None:
-    sent = [Outcome(ONE, 1.0, 1.0 + number / 1000, 9.0) for number in (0, 1, 5)]
-    never = Outcome(ONE, 1.0, failure="refused")
-    assert lateness_ms(Run([*sent, never]), 100) == pytest.approx(5)
+    sent = [Exchange(ONE, 1.0, 1.0 + number / 1000, 9.0) for number in (0, 1, 5)]
+    never = Exchange(ONE, 1.0, failure="refused")
+    assert lateness_ms(Load([*sent, never]), 100) == pytest.approx(5)
 
 
 @pytest.mark.parametrize(
@@ -71,15 +70,15 @@ def test_lateness_is_how_long_after_its_time_a_request_was_sent() -> None:
 def test_a_refusal_is_proper_where_it_is_a_429_that_says_when_to_come_again(
     status: int, retry_after: str | None, failure: str, proper: bool
 ) -> None:
-    outcome = Outcome(ONE, 0.0, status=status, retry_after=retry_after)
-    outcome.failure = failure  # type: ignore[assignment]
-    assert is_proper_refusal(outcome) is proper
+    exchange = Exchange(ONE, 0.0, status=status, retry_after=retry_after)
+    exchange.failure = failure  # type: ignore[assignment]
+    assert is_proper_refusal(exchange) is proper
 
 
-def test_outcomes_are_counted_by_kind_the_most_frequent_first() -> None:
-    outcomes = [accepted(0.0, 1.0), Outcome(ONE, 0.0, status=429, code="overloaded")]
-    outcomes += [accepted(0.0, 1.0), Outcome(ONE, 0.0, failure="reset")]
-    assert kinds(outcomes) == {"200": 2, "429 overloaded": 1, "reset": 1}
+def test_requests_are_counted_by_how_they_ended_the_most_frequent_first() -> None:
+    exchanges = [accepted(0.0, 1.0), Exchange(ONE, 0.0, status=429, code="overloaded")]
+    exchanges += [accepted(0.0, 1.0), Exchange(ONE, 0.0, failure="reset")]
+    assert outcomes(exchanges) == {"200": 2, "429 overloaded": 1, "reset": 1}
 
 
 def test_recovery_is_the_first_second_with_as_many_answers_as_wanted() -> None:
@@ -94,29 +93,29 @@ def test_recovery_is_the_first_second_with_as_many_answers_as_wanted() -> None:
 
 def test_only_requests_that_the_killed_worker_may_have_had_are_held() -> None:
     kill = Kill(moment=100.0, survivors_ports=frozenset({5000}), back=101.0)
-    assert was_held(Outcome(ONE, 99.0, port=4000, failure="reset"), kill)
-    assert was_held(Outcome(ONE, 100.04, port=4000, failure="reset"), kill)
-    assert not was_held(Outcome(ONE, 100.06, port=4000, failure="reset"), kill)
-    assert not was_held(Outcome(ONE, 99.0, port=5000, failure="reset"), kill)
+    assert was_held(Exchange(ONE, 99.0, port=4000, failure="reset"), kill)
+    assert was_held(Exchange(ONE, 100.04, port=4000, failure="reset"), kill)
+    assert not was_held(Exchange(ONE, 100.06, port=4000, failure="reset"), kill)
+    assert not was_held(Exchange(ONE, 99.0, port=5000, failure="reset"), kill)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "failed"),
+    ("exchange", "failed"),
     [
-        (Outcome(ONE, 0.0, done=6.0, status=200), False),
-        (Outcome(ONE, 0.0, done=6.0, status=503), False),
-        (Outcome(ONE, 0.0, done=6.0, failure="refused"), False),
-        (Outcome(ONE, 0.0, done=4.0, failure="refused"), True),
-        (Outcome(ONE, 0.0, done=6.0, failure="reset"), True),
-        (Outcome(ONE, 0.0, done=6.0, failure="broken"), True),
-        (Outcome(ONE, 0.0, done=6.0, failure="timeout"), True),
-        (Outcome(ONE, 0.0, done=6.0, status=500), True),
+        (Exchange(ONE, 0.0, done=6.0, status=200, results=1), False),
+        (Exchange(ONE, 0.0, done=6.0, status=503), False),
+        (Exchange(ONE, 0.0, done=6.0, failure="refused"), False),
+        (Exchange(ONE, 0.0, done=4.0, failure="refused"), True),
+        (Exchange(ONE, 0.0, done=6.0, failure="reset"), True),
+        (Exchange(ONE, 0.0, done=6.0, failure="broken"), True),
+        (Exchange(ONE, 0.0, done=6.0, failure="timeout"), True),
+        (Exchange(ONE, 0.0, done=6.0, status=500), True),
     ],
 )
 def test_a_stop_fails_requests_it_took_and_did_not_answer_but_may_refuse_connections_afterwards(
-    outcome: Outcome, failed: bool
+    exchange: Exchange, failed: bool
 ) -> None:
-    assert is_failure(outcome, signalled=5.0) is failed
+    assert is_failure(exchange, signalled=5.0) is failed
 
 
 def test_http_is_ideal_where_a_request_takes_the_empty_endpoints_time_and_the_engines() -> None:
@@ -166,6 +165,6 @@ def test_fuzzing_counts_what_was_really_sent_and_each_kind_of_failure() -> None:
 def test_what_schemathesis_says_of_failures_is_kept_without_its_progress_and_summary() -> None:
     said = "Fuzzing\n=== FAILURES ===\n____ POST /ner ____\n\n1. Test Case\n=== SUMMARY ===\nSeed: 1\n"
     said = said.replace("===", "=====")
-    assert failures_said(said) == ["===== FAILURES =====", "____ POST /ner ____", "1. Test Case"]
-    assert failures_said("===== SUMMARY =====\nSeed: 1") == []
-    assert failures_said("no heading") == []
+    assert failures_in(said) == ["===== FAILURES =====", "____ POST /ner ____", "1. Test Case"]
+    assert failures_in("===== SUMMARY =====\nSeed: 1") == []
+    assert failures_in("no heading") == []

@@ -1,4 +1,4 @@
-"""Evil input over raw sockets, the requests that scenarios send, and what /proc says of processes."""
+"""Hostile input over raw sockets, the requests that scenarios send, and what is known of processes."""
 
 import json
 import os
@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos.client import Address
-from benchmarks.chaos.evil import CASES, Case, Reply, exchange, fault, request
-from benchmarks.chaos.traffic import SIZES, mixed, uniform, varied
+from benchmarks.chaos.hostile_requests import CASES, Case, Reply, fault, request, send
+from benchmarks.chaos.request_streams import SIZES, mixed, uniform, varied
 from loadtest import processes
-from loadtest.wire import Request
+from loadtest.http_client import Address, Request
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"results": [1]}'
 SENTENCES = [[f"word{number}", "runs"] for number in range(64)]
@@ -50,7 +49,7 @@ def test_several_answers_on_one_connection_are_told_apart() -> None:
         read_to_end(connection)
 
     with listening(handle) as address:
-        reply = exchange(address, Case("three", b"x", answers=3), 20)
+        reply = send(address, Case("three", b"x", answers=3), 20)
     assert [status for status, _ in reply.answers] == [200, 200, 400]
     assert reply.end == "answered"
     assert fault(Case("three", b"x", answers=3), reply) is None
@@ -65,15 +64,15 @@ def test_a_refusal_before_the_whole_body_was_sent_is_read() -> None:
         read_to_end(connection)
 
     with listening(handle) as address:
-        reply = exchange(address, Case("large", request(b" " * 20_000_000)), 20)
+        reply = send(address, Case("large", request(b" " * 20_000_000)), 20)
     assert [status for status, _ in reply.answers] == [413]
 
 
 def test_a_server_that_says_nothing_hangs_and_one_that_closes_closes() -> None:
     with listening(read_to_end) as address:
-        assert exchange(address, Case("silent", b"x"), 0.1).end == "hung"
+        assert send(address, Case("silent", b"x"), 0.1).end == "hung"
     with listening(lambda connection: None) as address:
-        assert exchange(address, Case("closing", b""), 20).end == "closed"
+        assert send(address, Case("closing", b""), 20).end == "closed"
 
 
 def test_a_case_that_is_half_closed_tells_the_server_so() -> None:
@@ -81,7 +80,7 @@ def test_a_case_that_is_half_closed_tells_the_server_so() -> None:
     for content in (b"POST", b""):
         with listening(lambda connection: seen.append(read_to_end(connection))) as address:
             case = Case("half", content, half_close=True, may_close=True)
-            assert fault(case, exchange(address, case, 20)) is None
+            assert fault(case, send(address, case, 20)) is None
     assert seen == [b"POST", b""]
 
 
@@ -109,7 +108,7 @@ def test_a_server_error_is_a_fault_also_where_the_connection_may_close() -> None
     assert fault(case, Reply([(500, b"")], "closed")) == "status 500"
 
 
-def test_evil_cases_have_names_of_their_own() -> None:
+def test_hostile_cases_have_names_of_their_own() -> None:
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) > 60
 
@@ -175,6 +174,6 @@ def test_the_machine_is_as_busy_as_it_has_cores_at_most() -> None:
 
 def test_pinning_ends_with_its_block() -> None:
     before = os.sched_getaffinity(0)
-    with processes.pinned(processes.last_core()):
+    with processes.pinned(max(before)):
         assert os.sched_getaffinity(0) == {max(before)}
     assert os.sched_getaffinity(0) == before

@@ -1,16 +1,16 @@
 """Input over a raw socket that no decent client sends, and what comes back of it."""
 
 import json
-import select
-import socket
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import gevent
+from gevent import socket
 from httptools import HttpParserError, HttpResponseParser
 
-from benchmarks.chaos.client import Address
+from loadtest.http_client import Address
 
 End = Literal["answered", "closed", "hung", "garbage"]
 
@@ -58,36 +58,34 @@ class _Answers:
         self.whole.append((self.parser.get_status_code(), self._body))
 
 
-def exchange(address: Address, case: Case, patience: float) -> Reply:
+def send(address: Address, case: Case, patience: float) -> Reply:
     """Sends a case and reads until its answers are there, the server closes, or time is up."""
-    give_up = time.monotonic() + patience
     found = _Answers()
-    rest = memoryview(case.content)
-    with socket.create_connection(address, timeout=patience) as connection:
-        connection.setblocking(False)
-        if case.half_close and not rest:
+    with socket.create_connection(address, timeout=patience) as connection, gevent.Timeout(patience, False):
+        connection.settimeout(None)
+        # An answer may come before everything is sent, and the rest is not wanted any more then.
+        sender = gevent.spawn(_send_all, connection, case)
+        try:
+            while len(found.whole) < case.answers:
+                data = connection.recv(1 << 16)
+                if not data:
+                    return Reply(found.whole, "closed")
+                found.parser.feed_data(data)
+            return Reply(found.whole, "answered")
+        except ConnectionError:
+            return Reply(found.whole, "closed")
+        except HttpParserError:
+            return Reply(found.whole, "garbage")
+        finally:
+            sender.kill()
+    return Reply(found.whole, "hung")
+
+
+def _send_all(connection: socket.socket, case: Case) -> None:
+    with suppress(OSError):  # the reader notices that the server closed
+        connection.sendall(case.content)
+        if case.half_close:
             connection.shutdown(socket.SHUT_WR)
-        while len(found.whole) < case.answers:
-            left = give_up - time.monotonic()
-            if left <= 0:
-                return Reply(found.whole, "hung")
-            readable, writable, _ = select.select([connection], [connection] if rest else [], [], left)
-            try:
-                # An answer may come before everything is sent, and the rest is not wanted any more then.
-                if readable:
-                    data = connection.recv(1 << 16)
-                    if not data:
-                        return Reply(found.whole, "closed")
-                    found.parser.feed_data(data)
-                elif writable:
-                    rest = rest[connection.send(rest) :]
-                    if not rest and case.half_close:
-                        connection.shutdown(socket.SHUT_WR)
-            except ConnectionError:
-                return Reply(found.whole, "closed")
-            except HttpParserError:
-                return Reply(found.whole, "garbage")
-    return Reply(found.whole, "answered")
 
 
 def fault(case: Case, reply: Reply) -> str | None:
