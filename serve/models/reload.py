@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from serve.batcher import Batcher, Bounds, Ran
+from serve.batcher import Batcher, Bounds
 from serve.models.discovery import Found, Load, StartError, find_bundles, fingerprint, load_checked
 from serve.models.selection import Model, Models
 from serve.settings import Settings
+from serve.telemetry import metrics
 from structural_kd.annotate.readers import Reading
 from structural_kd.annotate.writers import RESULT_KEYS
 from structural_kd.segment import Segmenter
+
+DIGEST_CHARACTERS = 12
 
 log = logging.getLogger("serve")
 
@@ -25,26 +29,15 @@ class State:
 
 
 class Registry:
-    """Finds, loads and replaces models. A request keeps the model that it began with until it is answered.
+    """Finds, loads and replaces models, and shows them in the metrics.
 
-    Args:
-        ran: is told of each run of a model.
-        changed: is told of each new state.
+    A request keeps the model that it began with until it is answered.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        load: Load,
-        *,
-        ran: Callable[[Model, Ran], None] = lambda _model, _ran: None,
-        changed: Callable[[State], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, settings: Settings, load: Load) -> None:
         self.state: State | None = None
         self._settings = settings
         self._load = load
-        self._ran = ran
-        self._changed = changed
         self._bounds = Bounds(
             settings.max_batch_tokens, settings.max_queue_sentences, settings.max_queue_tokens
         )
@@ -61,6 +54,10 @@ class Registry:
         await self._refresh(strict)
         if self.state is None or not self.state.models.all:
             raise StartError(f"no bundle in {self._settings.bundles} loads; see the errors above")
+
+    def models_of(self, task: str) -> Sequence[Model]:
+        """The models in use for a task."""
+        return self.state.models.of(task) if self.state else ()
 
     async def refresh(self) -> bool:
         """Takes new and changed bundles into use and lets go of removed ones; whether anything changed.
@@ -113,9 +110,16 @@ class Registry:
             self._seen = seen
             if changed:
                 refused = {id: reason for id, reason in refused.items() if id in seen}
+                new = refused.keys() - (self.state.refused.keys() if self.state else ())
                 self.state = State(Models(tuple(models), self._settings.defaults), refused)
-                self._changed(self.state)
+                metrics.count_reload("refused" if new else "changed")
+                metrics.set_models(map(self._labels, models))
             return changed
+
+    def _labels(self, model: Model) -> metrics.ServedModel:
+        task = model.manifest.task
+        default = self.state is not None and self.state.models.default(task) is model
+        return metrics.ServedModel(task, model.id, model.version, default)
 
     def _model(self, found: Found) -> Model:
         predictor = load_checked(found.folder, self._settings, self._load)
@@ -130,9 +134,9 @@ class Registry:
             replaced=RESULT_KEYS[task],
             shared=self._segmenters[language],
         )
-        batcher = Batcher(predictor, self._bounds, lambda ran: self._ran(model, ran))
-        model = Model(found, predictor, reading, batcher)
-        return model
+        version = found.version or predictor.manifest.digest[:DIGEST_CHARACTERS]
+        batcher = Batcher(predictor, self._bounds, partial(metrics.observe_batch, found.id, version))
+        return Model(found, predictor, version, reading, batcher)
 
 
 def _fingerprint(found: Found) -> Hashable:

@@ -10,15 +10,17 @@ from serve.problems import Fault, Problem, pointer
 from structural_kd.annotate.readers import Reading
 from structural_kd.segment import Segmenter
 
-DIGEST_CHARACTERS = 12
-
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded bundle, what reads its language, and the queue before it."""
+    """A loaded bundle, what reads its language, and the queue before it.
+
+    `version` is the version's folder; where there is none, the beginning of the digest of the manifest.
+    """
 
     found: Found
     predictor: Predictor
+    version: str
     reading: Reading
     batcher: Batcher
 
@@ -35,11 +37,6 @@ class Model:
     def name(self) -> str:
         """The name without the version."""
         return self.found.name
-
-    @property
-    def version(self) -> str:
-        """The version's folder; where there is none, the beginning of the digest of the manifest."""
-        return self.found.version or self.manifest.digest[:DIGEST_CHARACTERS]
 
     @property
     def manifest(self) -> Manifest:

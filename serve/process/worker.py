@@ -12,7 +12,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from serve.process.protocol import protocol_of
+from serve.process.protocol import Protocol
 from serve.service import Service
 from serve.telemetry.tracing import traced
 
@@ -29,7 +29,6 @@ class DrainingServer(Server):
     """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
 
     def __init__(self, config: Config, service: Service) -> None:
-        self._protocol_class = config.http = protocol_of(service.settings, service.gate)
         super().__init__(config)
         self._service = service
         self._accepting: set[asyncio.Task[Any]] = set()
@@ -76,7 +75,10 @@ class DrainingServer(Server):
             task.add_done_callback(self._accepting.discard)
 
     def _protocol(self) -> asyncio.Protocol:
-        return self._protocol_class(self.config, self.server_state, self.lifespan.state)
+        settings, admission = self._service.settings, self._service.admission
+        return Protocol(
+            self.config, self.server_state, self.lifespan.state, settings=settings, admission=admission
+        )
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]

@@ -13,10 +13,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import count
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_json
+
+from serve.telemetry.summary import RequestSummary
 
 Format = Literal["json", "text"]
 
@@ -30,9 +31,6 @@ _requests = logging.getLogger("serve.access")
 _OF_OPERATORS = frozenset({"gunicorn.error"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-# Asking the system for random numbers at each id would take longer than counting.
-_own_ids = os.urandom(8).hex()
-_numbers = count()
 _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
@@ -95,44 +93,25 @@ def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
     return config
 
 
-def access(
-    *,
-    method: str,
-    path: str,
-    status: int,
-    seconds: float,
-    bytes_in: int,
-    bytes_out: int,
-    request_id: str,
-    client: str | None,
-    key: str | None = None,
-    model: str | None = None,
-    version: str | None = None,
-    items: int | None = None,
-    sentences: int | None = None,
-    tokens: int | None = None,
-) -> None:
-    """Writes the one line of a request. `path` is the route's, which holds nothing that a user wrote."""
+def log_request(summary: RequestSummary, seconds: float) -> None:
+    """Writes the one line of a request, without the fields that are not known."""
     fields = {
-        "method": method,
-        "path": path,
-        "status": status,
+        "method": summary.method,
+        "path": summary.path,
+        "status": summary.status,
         "ms": round(seconds * 1000, 3),
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
-        "request_id": request_id,
-        "client": client,
-        "key": key,
-        "model": model,
-        "version": version,
-        "items": items,
-        "sentences": sentences,
-        "tokens": tokens,
+        "bytes_in": summary.bytes_in,
+        "bytes_out": summary.bytes_out,
+        "request_id": summary.id,
+        "client": summary.client,
+        "key": summary.key,
     }
-    known = {name: value for name, value in fields.items() if value is not None}
+    if summary.model:
+        for name in ("model", "version", "items", "sentences", "tokens"):
+            fields[name] = getattr(summary, name)
     # A record made by hand: `info` would look for its caller, which takes as long as all the rest.
     record = logging.LogRecord("serve.access", logging.INFO, "", 0, "request", None, None)
-    record.fields = known
+    record.fields = {name: value for name, value in fields.items() if value is not None}
     _requests.handle(record)
 
 
@@ -140,15 +119,7 @@ def request_id(given: str | None) -> str:
     """The client's `X-Request-Id` where that is fit for logs and headers, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return f"{_own_ids}{next(_numbers):08x}"
-
-
-def _begin_own_ids() -> None:
-    global _own_ids
-    _own_ids = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_begin_own_ids)
+    return os.urandom(12).hex()
 
 
 def _time(record: logging.LogRecord) -> str:

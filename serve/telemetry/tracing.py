@@ -4,7 +4,6 @@ A span names the route and tells times and sizes. The path as sent, the query, h
 exceptions stay out, which is why the spans are made here and not by OpenTelemetry's instrumentation of ASGI.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import __version__
 from serve.models.discovery import StartError
 from serve.telemetry.metrics import route
+from serve.telemetry.summary import RequestSummary
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -67,23 +67,17 @@ def traced(app: ASGIApp, provider: "TracerProvider | None" = None) -> ASGIApp:
     return with_span
 
 
-def describe_request(
-    stages: Mapping[str, float], *, model: str, version: str, sentences: int, tokens: int
-) -> None:
-    """Notes on the request's span who answered how much, and the seconds of each stage.
+def describe_request(summary: RequestSummary) -> None:
+    """Puts model, sizes and the seconds of each stage on the request's span.
 
     Call it inside a traced application only, before the request ends.
     """
     from opentelemetry.trace import get_current_span
 
+    names = ("model", "version", "sentences", "tokens")
     get_current_span().set_attributes(
-        {
-            "serve.model": model,
-            "serve.version": version,
-            "serve.sentences": sentences,
-            "serve.tokens": tokens,
-            **{f"serve.{stage}_seconds": seconds for stage, seconds in stages.items()},
-        }
+        {f"serve.{name}": getattr(summary, name) for name in names}
+        | {f"serve.{stage}_seconds": seconds for stage, seconds in summary.stages.items()}
     )
 
 

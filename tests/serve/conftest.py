@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.app import create_app
-from serve.process.protocol import protocol_of
+from serve.process.protocol import Protocol
 from serve.settings import Settings
 from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 
@@ -81,7 +82,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         app = create_app(chosen, load=load or given)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        protocol = protocol_of(chosen, app.state.service.gate)
+        protocol: Any = partial(Protocol, settings=chosen, admission=app.state.service.admission)
         options: dict[str, Any] = {"timeout_keep_alive": chosen.keep_alive_seconds}
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, http=protocol, **options)
         server = uvicorn.Server(config)

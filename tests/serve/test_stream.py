@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.formats.jsonl_stream import LINES_AT_ONCE, Fault, split
+from serve.formats.jsonl_stream import LINES_AT_ONCE, split
+from serve.schemas import LineFault
 from structural_kd.annotate.lines import Line, Lines
 from structural_kd.annotate.readers import Reading, read_jsonl
 from structural_kd.annotate.stream import annotate
@@ -196,7 +197,7 @@ def test_lines_are_those_of_bulk_annotation_wherever_chunks_end(
         for start, end in pairwise(places):
             yield whole[start:end]
 
-    async def found() -> list[Line | Fault]:
+    async def found() -> list[Line | LineFault]:
         return [line async for lines in split(chunks(), limit=5) for line in lines]
 
     expected = list(Lines(io.BytesIO(whole), max_bytes=5))

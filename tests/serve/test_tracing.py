@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.models.discovery import StartError
 from serve.telemetry import tracing
+from serve.telemetry.summary import RequestSummary
 
 ROOT = Path(__file__).parents[2]
 SECRET = "SecretWord"
@@ -29,8 +30,9 @@ SECRET = "SecretWord"
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers as the application would; `/parse` fails, and `/ner/stream` breaks."""
     if scope["path"] == "/ner":
+        stages = {"read": 0.001, "engine": 0.25}
         tracing.describe_request(
-            {"read": 0.001, "engine": 0.25}, model="names", version="2", sentences=3, tokens=40
+            RequestSummary(model="names", version="2", sentences=3, tokens=40, stages=stages)
         )
     if scope["path"] == "/ner/stream":
         raise ValueError(SECRET)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from serve.middleware.api_keys import ApiKeys
 from serve.models.discovery import StartError
-from serve.requests.keys import ApiKeys
 
 KEY = "0123456789abcdef"
 OTHER = "p:th~!$%^&*()_+={}"
