@@ -49,7 +49,7 @@ class Registry:
         """Loads all bundles.
 
         Raises:
-            StartError: there are none; or one does not load and `strict` (else it is refused, and said).
+            StartError: there are none; or one does not load and `strict` (else it is refused and logged).
         """
         await self._refresh(strict)
         if self.state is None or not self.state.models.all:
@@ -88,7 +88,7 @@ class Registry:
             seen: dict[str, Hashable] = {}
             models: list[Model] = []
             for each in found:
-                seen[each.id] = await asyncio.to_thread(_fingerprint, each)
+                seen[each.id] = await asyncio.to_thread(fingerprint, each.folder)
                 if seen[each.id] == self._seen.get(each.id):
                     if each.id in known:
                         models.append(known[each.id])
@@ -137,10 +137,3 @@ class Registry:
         version = found.version or predictor.manifest.digest[:DIGEST_CHARACTERS]
         batcher = Batcher(predictor, self._bounds, partial(metrics.observe_batch, found.id, version))
         return Model(found, predictor, version, reading, batcher)
-
-
-def _fingerprint(found: Found) -> Hashable:
-    try:
-        return fingerprint(found.folder)
-    except OSError:  # removed while it was looked at
-        return None

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from serve.batcher import Batcher
-from serve.models.discovery import TASKS, Found, Manifest, Predictor
+from serve.models.discovery import TASKS, Found
 from serve.problems import Fault, Problem, pointer
+from structural_kd import Manifest, Predictor
 from structural_kd.annotate.readers import Reading
 from structural_kd.segment import Segmenter
 
