@@ -152,24 +152,30 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
 
 
 def _infos(models: Models) -> list[ModelInfo]:
-    return [_info(model, default=models.default(model.manifest.task) is model) for model in models.all]
+    return [
+        ModelInfo(
+            id=model.id,
+            name=model.name,
+            version=model.version,
+            task=model.manifest.task,
+            role=model.manifest.role,
+            default=models.default(model.manifest.task) is model,
+            language=model.manifest.language,
+            segmenter=model.reading.segmenter.language,
+            labels=_labels(model),
+            scores=model.manifest.scores,
+            provider=model.predictor.providers[0],  # it leaves to others what it cannot run
+        )
+        for model in models.all
+    ]
 
 
-def _info(model: Model, *, default: bool) -> ModelInfo:
-    manifest = model.manifest
-    return ModelInfo(
-        id=model.id,
-        name=model.name,
-        version=model.version,
-        task=manifest.task,
-        role=manifest.role,
-        default=default,
-        language=manifest.language,
-        segmenter=model.segmenter.language,
-        labels=model.labels,
-        scores=manifest.scores,
-        provider=model.provider,
-    )
+def _labels(model: Model) -> list[str]:
+    """The labels that its answers may hold: relations, or the types of entities (B-LOC, I-LOC: LOC)."""
+    labels = model.manifest.labels
+    if model.manifest.task == "parse":
+        return list(labels)
+    return sorted({tag.partition("-")[2] for tag in labels if tag != "O"})
 
 
 app = create_app()

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from serve.batcher import Batcher
-from serve.models.discovery import TASKS, Found
+from serve.models.discovery import Found
 from serve.problems import Fault, Problem, pointer
 from structural_kd import Manifest, Predictor
 from structural_kd.annotate.readers import Reading
-from structural_kd.segment import Segmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +24,6 @@ class Model:
     batcher: Batcher
 
     @property
-    def segmenter(self) -> Segmenter:
-        return self.reading.segmenter
-
-    @property
     def id(self) -> str:
         """What a request names, and what an answer says."""
         return self.found.id
@@ -42,18 +36,6 @@ class Model:
     @property
     def manifest(self) -> Manifest:
         return self.predictor.manifest
-
-    @property
-    def provider(self) -> str:
-        """ONNX Runtime's execution provider in use; it leaves to others what it cannot run."""
-        return self.predictor.providers[0]
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that its answers may hold: relations, or the types of entities (B-LOC, I-LOC: LOC)."""
-        if self.manifest.task == "parse":
-            return list(self.manifest.labels)
-        return sorted({tag.partition("-")[2] for tag in self.manifest.labels if tag != "O"})
 
 
 @dataclass(frozen=True)
@@ -69,20 +51,13 @@ class Models:
     def of(self, task: str) -> list[Model]:
         return [model for model in self.all if model.manifest.task == task]
 
-    @cached_property
-    def _defaults(self) -> dict[str, Model | None]:
-        return {task: self._default(task) for task in TASKS}
-
     def default(self, task: str) -> Model | None:
         """The wanted model, else the newest version of the first student, else of the first model."""
-        return self._defaults[task]
-
-    def _default(self, task: str) -> Model | None:
-        candidates = self.of(task)
         if task in self.wanted:
             return self._named(self.wanted[task], task)
-        first = next((model for model in candidates if model.manifest.role == "student"), None)
-        first = first or next(iter(candidates), None)
+        candidates = self.of(task)
+        students = [model for model in candidates if model.manifest.role == "student"]
+        first = next(iter(students or candidates), None)
         return self._named(first.name, task) if first else None
 
     def choose(self, task: str, name: str | None) -> Model:

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -27,8 +27,6 @@ ERRORS_SHOWN = 10
 log = logging.getLogger("serve")
 _requests = logging.getLogger("serve.access")
 
-# What gunicorn itself catches is a worker that does not start, and its message is for the operator.
-_OF_OPERATORS = frozenset({"gunicorn.error"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN = re.compile(r"[!#-<>-~]+")
@@ -69,6 +67,7 @@ class TextLines(logging.Formatter):
 
 def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
     """Makes every logger write such lines to stderr; returns gunicorn's `logconfig_dict` for the same."""
+    silent = {"level": level, "handlers": [], "propagate": False}
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -79,10 +78,10 @@ def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {
             # uvicorn-worker gives gunicorn's handlers to uvicorn's loggers; without one, access is silent.
-            "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
-            "gunicorn.access": {"level": level, "handlers": [], "propagate": False},
-            "uvicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
-            "uvicorn.access": {"level": level, "handlers": [], "propagate": False},
+            "gunicorn.error": silent | {"handlers": ["stderr"]},
+            "gunicorn.access": silent,
+            "uvicorn.error": silent | {"handlers": ["stderr"]},
+            "uvicorn.access": silent,
         },
     }
     logging.config.dictConfig(config)
@@ -123,12 +122,8 @@ def request_id(given: str | None) -> str:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
-
-
-@lru_cache(maxsize=2)
-def _second(since_1970: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_1970))
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{second}.{int(record.msecs):03d}Z"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -142,11 +137,13 @@ def _message(record: logging.LogRecord) -> str:
 def _errors(record: logging.LogRecord) -> list[dict[str, Any]]:
     if not record.exc_info or record.exc_info[1] is None:
         return []
+    # What gunicorn itself catches is a worker that does not start, and its message is for the operator.
+    shown = record.name == "gunicorn.error"
     return [
         {"type": type(error).__qualname__}
-        | ({"message": str(error)} if record.name in _OF_OPERATORS else {})
+        | ({"message": str(error)} if shown else {})
         | {"frames": _frames(error)}
-        for error in list(_chain(record.exc_info[1], set()))[:ERRORS_SHOWN]
+        for error in islice(_chain(record.exc_info[1], set()), ERRORS_SHOWN)
     ]
 
 

@@ -60,12 +60,18 @@ def answer(connection: socket.socket) -> HTTPResponse:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """serve({"name": predictor, ...}, **settings) starts a server and gives a client of it.
 
     With a `folder` and a `load` it serves what lies there instead.
     """
-    stops: list[Callable[[], None]] = []
+    started: list[tuple[Client, uvicorn.Server, threading.Thread, socket.socket]] = []
 
     def start(
         predictors: dict[str, Any], *, folder: Path | None = None, load: Any = None, **settings: Any
@@ -88,27 +94,22 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            assert time.monotonic() < deadline, "the server takes too long to start"
-            time.sleep(0.01)
+        until(lambda: server.started or not thread.is_alive())
+        assert server.started, "the server did not start"
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         client = Client(base_url=address, timeout=20, trust_env=False)
         client.app = app
 
-        def stop() -> None:
-            client.close()
-            server.should_exit = True
-            thread.join(timeout=20)
-            listener.close()
-
-        stops.append(stop)
+        started.append((client, server, thread, listener))
         return client
 
     yield start
-    for stop in stops:
-        stop()
+    for client, server, _, _ in started:
+        client.close()
+        server.should_exit = True
+    for _, _, thread, listener in started:
+        thread.join(timeout=20)
+        listener.close()
 
 
 @pytest.fixture(scope="session")
