@@ -57,12 +57,13 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     )  # fmt: skip
     app.state.service = service
     # The last one added is the first that a request meets.
-    app.add_middleware(ApiKeyCheck, keys=lambda: service.keys)
+    if settings.api_keys is not None:
+        app.add_middleware(ApiKeyCheck, keys=lambda: service.keys)
     app.add_middleware(
         RequestLog,
         draining=lambda: service.draining,
         log_each=settings.access_log,
-        trace_each=settings.tracing,
+        tracer=lambda: service.tracer,
     )
     problems.install(app)
     openapi.install(app, keys=settings.api_keys is not None)

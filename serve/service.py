@@ -4,6 +4,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -16,8 +17,11 @@ from serve.requests.admission import Admission
 from serve.requests.http_input import check_length, check_media_type, parse_body, read_body, seconds_wanted
 from serve.requests.items import AnsweredRequest, check_size, records_of, sentences_of
 from serve.settings import Settings
-from serve.telemetry import metrics
+from serve.telemetry import metrics, tracing
 from serve.telemetry.summary import summary_of
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 QUEUE_METRIC_SECONDS = 1.0
 """How old the queues of other workers in /metrics may be."""
@@ -32,6 +36,7 @@ class Service:
         self.settings = settings
         self.keys: ApiKeys | None = None
         self.draining = False
+        self.tracer: Tracer | None = None
         self.registry = Registry(settings, load)
         self.admission = Admission(self.registry.models_of)
         # Segmenters are not for two threads at once.
@@ -40,6 +45,8 @@ class Service:
 
     async def start(self, *, strict: bool = True) -> None:
         """Loads keys and models. Raises StartError where there are none, or one fails and `strict`."""
+        if self.settings.tracing:
+            self.tracer = tracing.start()
         if self.settings.api_keys is not None:
             self.keys = ApiKeys.load(self.settings.api_keys)
         await self.registry.start(strict=strict)

@@ -75,19 +75,19 @@ class ApiKeys:
 
 
 class ApiKeyCheck:
-    """Refuses requests without a valid key; `keys` gives those in force, or None where none are asked for."""
+    """Refuses requests without a valid key; `keys` gives those in force, or None before they are read."""
 
     def __init__(self, app: ASGIApp, keys: Callable[[], ApiKeys | None]) -> None:
         self.app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        keys = self._keys() if scope["type"] == "http" else None
-        if keys is None or scope["path"] in PUBLIC or scope["path"].startswith(PUBLIC_FOLDERS):
+        if scope["type"] != "http" or scope["path"] in PUBLIC or scope["path"].startswith(PUBLIC_FOLDERS):
             await self.app(scope, receive, send)
             return
+        keys = self._keys()
         given = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        name = keys.name_of(given.get(b"authorization"), given.get(b"x-api-key"))
+        name = keys.name_of(given.get(b"authorization"), given.get(b"x-api-key")) if keys else None
         if name is None:
             detail = "Send a valid key as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
             problem = Problem("unauthorised", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.problems import Problem
 from serve.telemetry import logs, metrics, tracing
 from serve.telemetry.summary import RequestSummary
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = logging.getLogger("serve")
 
@@ -24,16 +28,21 @@ class RequestLog:
     Args:
         draining: whether connections shall end with their next answer.
         log_each: whether each request has a line in the log.
-        trace_each: whether each request has a span, which gets its stages.
+        tracer: gives what sends a span for each request, or None where nobody wants them.
     """
 
     def __init__(
-        self, app: ASGIApp, *, draining: Callable[[], bool], log_each: bool, trace_each: bool
+        self,
+        app: ASGIApp,
+        *,
+        draining: Callable[[], bool],
+        log_each: bool,
+        tracer: Callable[[], "Tracer | None"],
     ) -> None:
         self.app = app
         self._draining = draining
         self._log_each = log_each
-        self._trace_each = trace_each
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,22 +82,22 @@ class RequestLog:
             pass
         except Exception as error:
             frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
-            kind = type(error).__name__
-            log.error("%s %s failed with %s at\n%s", summary.method, summary.path, kind, frames)
+            summary.failure = type(error).__name__
+            log.error("%s %s failed with %s at\n%s", summary.method, summary.path, summary.failure, frames)
             if summary.status:
                 raise RuntimeError("the answer broke off; see the error above") from None
             detail = "An unexpected error; the server's log says where it happened."
             await Problem("internal_error", detail).response(scope)(scope, receive, counted_send)
         finally:
-            self._report(summary)
+            self._report(summary, scope)
 
-    def _report(self, summary: RequestSummary) -> None:
+    def _report(self, summary: RequestSummary, scope: Scope) -> None:
         seconds = perf_counter() - summary.began
         metrics.observe_request(summary.path, summary.status, seconds)
         metrics.observe_stages(summary.stages)
         if summary.code:
             metrics.count_refusal(summary.code)
-        if self._trace_each and summary.model is not None:
-            tracing.describe_request(summary)
+        if tracer := self._tracer():
+            tracing.send_span(tracer, summary, scope["headers"], seconds)
         if self._log_each:
             logs.log_request(summary, seconds)

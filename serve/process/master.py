@@ -53,7 +53,6 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "bind": f"{settings.host}:{settings.port}",
         "workers": settings.workers,
         "worker_class": "serve.process.worker.Worker",
-        "keepalive": round(settings.keep_alive_seconds),
         # A worker ends by itself within this time; gunicorn kills one that does not.
         "graceful_timeout": round(settings.drain_seconds) + settings.graceful_seconds + 5,
         "timeout": 120,

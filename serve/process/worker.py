@@ -14,7 +14,6 @@ from uvicorn_worker import UvicornWorker
 
 from serve.process.protocol import Protocol
 from serve.service import Service
-from serve.telemetry.tracing import traced
 
 ACCEPTED_AT_ONCE = 64
 """Connections that a worker takes before it does something else, so that others get some as well."""
@@ -95,7 +94,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service: Service = app.state.service
         app.state.replaces_a_worker = self.age > self.cfg.workers
         self.config.timeout_keep_alive = service.settings.keep_alive_seconds
-        self.config.app = traced(app) if service.settings.tracing else app
+        self.config.app = app
         self.config.timeout_graceful_shutdown = service.settings.graceful_seconds
         server = DrainingServer(self.config, service)
         self._install_sigquit_handler()

@@ -106,8 +106,7 @@ def log_request(summary: RequestSummary, seconds: float) -> None:
         "key": summary.key,
     }
     if summary.model:
-        for name in ("model", "version", "items", "sentences", "tokens"):
-            fields[name] = getattr(summary, name)
+        fields |= summary.model_and_sizes()
     # A record made by hand: `info` would look for its caller, which takes as long as all the rest.
     record = logging.LogRecord("serve.access", logging.INFO, "", 0, "request", None, None)
     record.fields = {name: value for name, value in fields.items() if value is not None}

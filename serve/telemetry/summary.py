@@ -15,7 +15,8 @@ _KEY = "serve.request_summary"
 class RequestSummary:
     """`stages` are seconds by the names of STAGES; `code` is that of the problem that answered the request.
 
-    `path` is the route's, which holds nothing that a user wrote; the model comes with the sizes.
+    `path` is the route's, which holds nothing that a user wrote; `failure` is the type of an unexpected
+    exception.
     """
 
     id: str = "-"
@@ -30,6 +31,7 @@ class RequestSummary:
     sentences: int = 0
     tokens: int = 0
     code: str | None = None
+    failure: str | None = None
     status: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -38,6 +40,11 @@ class RequestSummary:
     def server_timing(self) -> str:
         """The header `Server-Timing` (https://www.w3.org/TR/server-timing/): milliseconds of each stage."""
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in self.stages.items())
+
+    def model_and_sizes(self) -> dict[str, Any]:
+        """What is known once a model was chosen."""
+        names = ("model", "version", "items", "sentences", "tokens")
+        return {name: getattr(self, name) for name in names}
 
     def put_into(self, scope: MutableMapping[str, Any]) -> None:
         """Makes this the summary of the request of a scope."""
