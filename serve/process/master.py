@@ -17,8 +17,6 @@ from serve.settings import Settings
 from serve.telemetry import logs
 from serve.telemetry.metrics_folder import mark_dead, prepare_folder
 
-NOT_VARIABLES = {"limits", "defaults"}
-
 log = logging.getLogger("serve")
 
 
@@ -42,8 +40,9 @@ def prepare(settings: Settings) -> Settings:
     prepare_folder()
     settings = settings.model_copy(update={"workers": workers, "threads": threads})
     # Options become variables, so that the application, which reads its own settings, has the same.
-    for name, value in settings.model_dump(exclude=NOT_VARIABLES, exclude_none=True).items():
-        os.environ[f"SERVE_{name.upper()}"] = str(value)
+    for name, value in settings.model_dump(exclude_none=True).items():
+        for part, each in value.items() if isinstance(value, dict) else [("", value)]:
+            os.environ[f"SERVE_{name}__{part}".removesuffix("__").upper()] = str(each)
     return settings
 
 
