@@ -4,12 +4,15 @@ import json
 import threading
 from http.client import HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serve.batcher import Batcher, Bounds
+from serve.requests.admission import Admission, ClientConnection
 from tests.serve.conftest import Client, Serve, answer, connect, head, until
 from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 
@@ -74,6 +77,46 @@ def test_a_full_queue_refuses_before_the_body_is_sent(held: Held) -> None:
             assert problem(answer(third)) == (429, "overloaded")
         engine.gate.set()
         assert [answer(each).status for each in (first, second)] == [200, 200]
+
+
+def test_a_flood_is_refused_before_the_first_of_it_has_reached_the_queue() -> None:
+    model: Any = SimpleNamespace(batcher=Batcher(FakeNer(), Bounds(10, 50, 100)))
+    admission = Admission(lambda _: [model])
+    admission._mean_tokens["ner"] = 50
+    connections = [ClientConnection() for _ in range(5)]
+
+    def refused(connection: ClientConnection, method: bytes = b"POST", url: bytes = b"/ner") -> bool:
+        return admission.refusal(connection, method, url) is not None
+
+    assert [refused(connection) for connection in connections] == [False] * 4 + [True]
+    assert not refused(connections[4], b"GET")
+    assert not refused(connections[4], b"POST", b"/ner?x=1")
+    assert not refused(connections[4], b"POST", b"/parse")
+    admission.left(connections[0])
+    admission.left(connections[0])
+    assert not refused(connections[4])
+    assert refused(connections[0])
+
+
+def test_requests_count_as_on_their_way_until_they_end_however_they_end(client: Client) -> None:
+    admission = client.app.state.service.admission
+    body = json.dumps(ADA).encode()
+    with connect(client) as connection:
+        connection.sendall(head("/ner", f"Content-Length: {len(body)}"))
+        until(lambda: len(admission._arriving["ner"]) == 1)
+        connection.sendall(body)
+        assert answer(connection).status == 200
+    with connect(client) as connection:
+        connection.sendall(head("/ner", "Content-Length: 9"))
+        until(lambda: len(admission._arriving["ner"]) == 1)
+    until(lambda: not admission._arriving["ner"])  # the client went away
+    for path in ("/ner?x=1", "http://test/ner"):
+        with connect(client) as connection:
+            connection.sendall(head(path, f"Content-Length: {len(body)}") + body)
+            assert answer(connection).status == 200
+    assert client.get("/ner").status_code == 405
+    assert client.post("/ner", content=b"").status_code == 415
+    assert admission._arriving == {"ner": set(), "parse": set()}
 
 
 def test_other_tasks_and_pages_are_answered_while_one_model_is_full(serve: Serve) -> None:
