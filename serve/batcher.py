@@ -1,13 +1,13 @@
 """Sentences of all requests share the runs of an engine. Nothing here knows of HTTP, of models or of words.
 
-A batcher has a bounded queue and a thread for its engine. Whenever the engine is free and something waits,
-what waits goes in, up to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a
-busy one finds full batches. A run begins when the event loop has nothing else to do: what has arrived but was
-not read yet comes along.
+A batcher has a bounded queue and a thread for its engine. Whenever the engine is free, the queue goes in, up
+to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a busy one finds full
+batches. A run begins when the event loop has nothing else to do, so that requests that have arrived but were
+not read yet come along.
 
-Requests are served in the order in which they come, but for those that are larger than a batch: what comes
-later may go between their batches (start-time fair queueing, Goyal et al. 1996, with a batch as the quantum).
-What runs together is chosen by length around the sentence whose turn it is, from a window of the next ones,
+Requests are served in the order in which they come, but for those that are larger than a batch: later ones
+may go between their batches (start-time fair queueing, Goyal et al. 1996, with a batch as the quantum). The
+sentences of a batch are chosen by length around the one whose turn it is, from a window of the next ones,
 since sentences of one length are cheaper together; one that was passed over `MOST_PASSES` times goes before
 any other, so that nothing starves.
 
@@ -36,7 +36,7 @@ A round reads what has arrived, and only the next one lets the requests go so fa
 """
 
 OVERBOOKED = 2
-"""Times the bound of the queue that may be in it and on the way to it."""
+"""Tokens that may be in the queue and on the way to it, as a multiple of the queue's bound."""
 
 OPEN_AGAIN = 0.75
 """Share of the bounds at which a queue that was full takes requests again."""
@@ -62,7 +62,7 @@ class Bounds:
     queue_tokens: int
 
 
-class Refused(Exception):  # noqa: N818 - what happened to a request, no fault of the program
+class Refused(Exception):  # noqa: N818 - no fault of the program
     """The queue has no room; `retry_after` is in how many seconds it probably has."""
 
     def __init__(self, retry_after: float) -> None:
@@ -89,7 +89,7 @@ class Job:
     timer: asyncio.TimerHandle | None = None
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Gives the results or an error to who waits, if somebody still does."""
+        """Gives the results or an error to `answers`, if somebody still waits for them."""
         if self.timer is not None:
             self.timer.cancel()
         if self.answers.done():
@@ -187,7 +187,7 @@ class Batcher:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Gives a job's places to others; what runs already is thrown away when it is done."""
+        """Gives a job's places to others; answers of a run that has begun are thrown away."""
         job.answers.cancel()
         job.settle()
         self._forget(job)
@@ -247,10 +247,10 @@ class Batcher:
         kept = [entry for entry in self._queue if entry.job is not job]
         self._tokens -= sum(entry.tokens for entry in self._queue if entry.job is job)
         self._queue = kept
-        self._less_waits()
+        self._make_room()
 
-    def _less_waits(self) -> None:
-        """What left the queue makes room for others."""
+    def _make_room(self) -> None:
+        """Something left the queue, so others may come."""
         self._closed = self._closed and self._holds_much()
         room, self._room = self._room, []
         for waiter in room:
@@ -281,7 +281,7 @@ class Batcher:
             if entry.job.began is None:
                 entry.job.began = now
         self._running = max(1, sum(entry.tokens for entry in batch))
-        self._less_waits()
+        self._make_room()
         run = asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, batch)
         run.add_done_callback(lambda done: self._done(batch, now, done))
 
@@ -307,7 +307,7 @@ class Batcher:
     def _outcomes(self, batch: Sequence[Entry]) -> list[Any]:
         """In the engine's thread: for each sentence its answer, or the exception instead.
 
-        Where a batch fails, each request in it runs alone: a sentence that the engine cannot bear does not
+        Where a batch fails, each request in it runs alone: a sentence that the engine cannot answer does not
         take other people's requests with it.
         """
         try:

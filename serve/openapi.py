@@ -76,7 +76,7 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def stream(task: str) -> dict[str, Any]:
-    """What is said of a task's stream."""
+    """The description of a task's stream."""
     text = {"type": "string"}
     result = _reference(NerResult if task == "ner" else ParseResult)
     lines = {"schema": text, "itemSchema": {"anyOf": [result, _reference(StreamFault)]}}
@@ -152,7 +152,7 @@ NER: dict[str, Any] = {
     "responses": problem_responses(*ANNOTATION_PROBLEMS),
     "openapi_extra": _annotation("Bye Ada.", ["Bye", "Ada", "."]),
 }
-"""What is said of /ner."""
+"""The description of /ner."""
 
 PARSE: dict[str, Any] = {
     "summary": "Dependency trees",
@@ -169,4 +169,4 @@ PARSE: dict[str, Any] = {
     },
     "openapi_extra": _annotation("She sleeps.", ["She", "sleeps", "."]),
 }
-"""What is said of /parse."""
+"""The description of /parse."""

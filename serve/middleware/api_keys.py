@@ -18,7 +18,7 @@ from serve.telemetry.summary import summary_of
 
 PUBLIC = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 PUBLIC_FOLDERS = ("/page/", "/docs/")
-"""Paths that ask for no key, since they tell and cost nothing: health, the page, and the documentation."""
+"""Paths that ask for no key, since they cost nothing: health, the page, and the documentation."""
 
 SHORTEST = 16
 
@@ -64,7 +64,7 @@ class ApiKeys:
         """The client whose key `X-API-Key: KEY` or `Authorization: Bearer KEY` gave; None for no client.
 
         A key without a name is called by its line, as `line-3`. Every key is compared, so that the time
-        tells nothing about any.
+        depends on none.
         """
         scheme, _, key = (authorization or "").partition(" ")
         bearer = key.strip() if scheme.lower() == "bearer" else ""

@@ -1,4 +1,4 @@
-"""The request log: what is told of each request in the end, of its unexpected failure too."""
+"""The request log: count, times, log line and span of each request, and its unexpected failure."""
 
 import logging
 import traceback

@@ -25,7 +25,7 @@ class Model:
 
     @property
     def id(self) -> str:
-        """What a request names, and what an answer says."""
+        """The name in a request and in its answer."""
         return self.found.id
 
     @property

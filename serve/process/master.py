@@ -1,4 +1,4 @@
-"""gunicorn's master process: what it is told, and what it passes on to the workers."""
+"""gunicorn's master process: its settings, and what workers inherit from it."""
 
 import ipaddress
 import logging

@@ -1,4 +1,4 @@
-"""The gunicorn worker: uvicorn that drains before it stops, and looks for new models when it is told to."""
+"""The gunicorn worker: uvicorn that drains before it stops, and looks for new models on SIGHUP."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ log = logging.getLogger("serve")
 
 
 class DrainingServer(Server):
-    """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
+    """Serves on for a while after SIGTERM, and loses no connection that was made by then."""
 
     def __init__(self, config: Config, service: Service) -> None:
         super().__init__(config)

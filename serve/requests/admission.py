@@ -1,4 +1,4 @@
-"""Admission: which requests come into a model's queue, and when they leave it without an answer.
+"""Admission: which requests come into a model's queue, and which leave it without an answer.
 
 A request is refused as soon as its head is there, while a queue is full. One that is let in is counted until
 it has reached the queue, or its answer or its connection has ended before that: when a flood arrives,
@@ -32,7 +32,7 @@ _TASK_OF_URL = {f"/{task}".encode(): task for task in TASKS}
 
 
 class ClientConnection:
-    """The connection of a client, which may be lost.
+    """The connection of a client, and the callbacks for its loss.
 
     Waiting for `http.disconnect` instead would take a task for each request, a tenth of its cost.
     """
@@ -67,9 +67,9 @@ class Admission:
         self._mean_tokens = dict.fromkeys(TASKS, 0.0)
 
     def refusal(self, connection: ClientConnection, method: bytes, url: bytes) -> Problem | None:
-        """`overloaded` where every model of the task is full, whichever the request will name; else None.
+        """`overloaded` where every model of the task is full, whichever the body will name; else None.
 
-        It knows the request's head only. The request counts as arriving until `left`.
+        A request that is not refused counts as arriving until `left`.
         """
         task = _TASK_OF_URL.get(url) if method == b"POST" else None
         if task is None:

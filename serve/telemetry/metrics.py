@@ -31,7 +31,7 @@ BATCH_TOKENS = tuple(2**power for power in range(3, 16))
 # Files of several workers hold no times of creation; one process alone shows the same series.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# An own registry: prometheus_client's also tells of the one process that happens to answer the scrape.
+# An own registry: prometheus_client's also shows the one process that happens to answer the scrape.
 _registry = CollectorRegistry()
 
 

@@ -1,5 +1,6 @@
 """A server over a real socket, with given predictors; and connections on which tests send what they like."""
 
+import json
 import socket
 import threading
 import time
@@ -32,6 +33,8 @@ class Client(httpx.Client):
 
 Serve = Callable[..., Client]
 
+ADA = {"texts": ["Ada sleeps."]}
+
 
 def until(condition: Callable[[], object]) -> None:
     """Returns as soon as something is so."""
@@ -57,6 +60,20 @@ def answer(connection: socket.socket) -> HTTPResponse:
     response = HTTPResponse(connection)
     response.begin()
     return response
+
+
+def request(sentences: int, *headers: str, word: str = "w") -> bytes:
+    """A request of so many sentences of one word each."""
+    body = json.dumps({"sentences": [[word]] * sentences}).encode()
+    return head("/ner", f"Content-Length: {len(body)}", *headers) + body
+
+
+def problem(response: HTTPResponse | httpx.Response) -> tuple[int, str]:
+    """Status and code of an answer that is a problem."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    if isinstance(response, httpx.Response):
+        return response.status_code, response.json()["code"]
+    return response.status, json.loads(response.read())["code"]
 
 
 @pytest.fixture(scope="session")

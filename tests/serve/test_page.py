@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from serve.settings import Limits
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
 HEBREW = "הילדים משחקים בגן."
 HOSTILE = "<script>hacked = 1</script> <img src=x onerror='hacked = 1'> <b>Ada</b>"
 KEY = "key-0123456789abcdef"
@@ -128,13 +126,6 @@ def served(serve: Serve) -> httpx.Client:
 @pytest.fixture
 def page(browser: Chrome, served: httpx.Client) -> Page:
     return Page(browser, served)
-
-
-@pytest.fixture
-def phone(browser: Chrome) -> Iterator[None]:
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    yield
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def output_of(command: str) -> str:
@@ -287,14 +278,6 @@ def test_the_page_asks_nothing_of_any_other_place_and_complains_of_nothing(
     assert {"/models", "/ner", "/parse", "/page/page.js", "/page/page.css"} <= paths
     assert [address for address in asked if not address.startswith(str(served.base_url))] == []
     assert page.browser.get_log("browser") == []
-
-
-@pytest.mark.usefixtures("phone")
-@pytest.mark.parametrize("text", ["Ada sleeps in London today.", "A" * 300, HEBREW])
-def test_nothing_is_wider_than_a_phone(page: Page, text: str) -> None:
-    page.run(text)
-    assert page.script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
-    assert page.all(".frame svg")
 
 
 def test_what_the_server_refuses_is_said_with_its_reason(browser: Chrome, serve: Serve) -> None:

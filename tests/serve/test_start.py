@@ -78,13 +78,6 @@ def test_the_help_teaches() -> None:
         assert word in ended.stdout
 
 
-def test_a_bundle_that_does_not_load_stops_the_command_and_is_named(tmp_path: Path) -> None:
-    folder = bundle_at(tmp_path / "broken")
-    ended = command("--bundles", str(tmp_path), "--port", "0")
-    assert ended.returncode == 3
-    assert str(folder) in ended.stderr
-
-
 TWO_THAT_FAIL_WHILE_IT_STOPS = """
 import os, signal, time
 from types import SimpleNamespace
