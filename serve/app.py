@@ -96,11 +96,11 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     add_stream("parse")
 
     @app.get("/models", summary="The models", operation_id="models", responses=problem_responses("not_ready"))
-    async def models() -> ModelList:
+    async def list_models() -> ModelList:
         """Names the models with their labels and scores, the default of each task, and refused bundles."""
-        state = service.state
-        refused = [RefusedModel(id=id, reason=reason) for id, reason in state.refused.items()]
-        return ModelList(models=_infos(state.models), refused=refused)
+        models = service.models
+        refused = [RefusedModel(id=id, reason=reason) for id, reason in models.refused.items()]
+        return ModelList(models=_infos(models), refused=refused)
 
     @app.get(
         "/info", summary="Models and limits", operation_id="info", responses=problem_responses("not_ready")
@@ -109,7 +109,7 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
         """Names the version, the models, and what a request may ask for."""
         return Info(
             version=__version__,
-            models=_infos(service.state.models),
+            models=_infos(service.models),
             limits=settings.limits,
             queue=QueueBounds(**settings.model_dump(include=set(QueueBounds.model_fields))),
             times=Times(**settings.model_dump(include=set(Times.model_fields))),
@@ -128,7 +128,7 @@ def create_app(settings: Settings | None = None, *, load: Load = load_bundle) ->
     )
     async def readyz() -> Status:
         """Answers 200 once every bundle is loaded; 503 before, and as soon as the server is told to stop."""
-        assert service.state
+        assert service.models
         if service.draining:
             raise problems.Problem("not_ready", "The server is stopping; send new requests to another one.")
         return Status(status="ready")

@@ -11,7 +11,8 @@ from fastapi import Request
 from serve.formats import jsonl_stream
 from serve.middleware.api_keys import ApiKeys
 from serve.models.discovery import Load
-from serve.models.reload import Registry, State
+from serve.models.reload import Registry
+from serve.models.selection import Models
 from serve.problems import Problem
 from serve.requests.admission import Admission
 from serve.requests.http_input import check_length, check_media_type, parse_body, read_body, seconds_wanted
@@ -68,19 +69,19 @@ class Service:
         """Ends the background tasks."""
         for task in self._background:
             task.cancel()
-        self.registry.state = None
+        self.registry.models = None
 
     @property
-    def state(self) -> State:
+    def models(self) -> Models:
         """The models in use. Raises a `Problem` as long as there are none."""
-        if self.registry.state is None:
+        if self.registry.models is None:
             detail = "The bundles are not loaded yet, or the server is stopping."
             raise Problem("not_ready", detail, headers={"Retry-After": "1"})
-        return self.registry.state
+        return self.registry.models
 
     async def annotate(self, request: Request, task: str) -> AnsweredRequest:
         """Answers a request of a task. Raises a `Problem` that says why not."""
-        models, summary = self.state.models, summary_of(request.scope)
+        models, summary = self.models, summary_of(request.scope)
         settings, limits = self.settings, self.settings.limits
         check_length(request.headers, limits.body_bytes)
         check_media_type(request.headers, "application/json")
@@ -113,13 +114,13 @@ class Service:
     def stream(self, request: Request, task: str, name: str | None) -> jsonl_stream.Stream:
         """The answer to a stream, which reads it as it goes. Raises a `Problem` where it cannot begin."""
         check_media_type(request.headers, *jsonl_stream.ACCEPTED)
-        model, summary = self.state.models.choose(task, name), summary_of(request.scope)
+        model, summary = self.models.choose(task, name), summary_of(request.scope)
         summary.model, summary.version = model.id, model.version
         return jsonl_stream.Stream(model, self.settings, summary, self._segmenting)
 
     def publish_queues(self) -> None:
         """Brings this process's queues in the metrics up to date."""
-        for model in self.registry.state.models.all if self.registry.state else ():
+        for model in self.registry.models.all if self.registry.models else ():
             metrics.set_queue(model.id, *model.batcher.waiting)
 
     async def _publish_queues(self) -> None:

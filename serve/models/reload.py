@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
 from functools import partial
 
 from serve.batcher import Batcher, Bounds
@@ -20,14 +19,6 @@ DIGEST_CHARACTERS = 12
 log = logging.getLogger("serve")
 
 
-@dataclass(frozen=True)
-class State:
-    """What was found at one time: the models in use, and why other bundles are not (by id)."""
-
-    models: Models
-    refused: Mapping[str, str] = field(default_factory=dict)
-
-
 class Registry:
     """Finds, loads and replaces models, and shows them in the metrics.
 
@@ -35,7 +26,7 @@ class Registry:
     """
 
     def __init__(self, settings: Settings, load: Load) -> None:
-        self.state: State | None = None
+        self.models: Models | None = None
         self._settings = settings
         self._load = load
         self._bounds = Bounds(
@@ -52,12 +43,12 @@ class Registry:
             StartError: there are none; or one does not load and `strict` (else it is refused and logged).
         """
         await self._refresh(strict)
-        if self.state is None or not self.state.models.all:
+        if self.models is None or not self.models.all:
             raise StartError(f"no bundle in {self._settings.bundles} loads; see the errors above")
 
     def models_of(self, task: str) -> Sequence[Model]:
         """The models in use for a task."""
-        return self.state.models.of(task) if self.state else ()
+        return self.models.of(task) if self.models else ()
 
     async def refresh(self) -> bool:
         """Takes new and changed bundles into use and lets go of removed ones; whether anything changed.
@@ -82,8 +73,9 @@ class Registry:
 
     async def _refresh(self, strict: bool) -> bool:
         async with self._refreshing:
-            known = {model.id: model for model in self.state.models.all} if self.state else {}
-            refused = dict(self.state.refused) if self.state else {}
+            before = self.models or Models(())
+            known = {model.id: model for model in before.all}
+            refused = dict(before.refused)
             found = await asyncio.to_thread(find_bundles, self._settings.bundles)
             seen: dict[str, Hashable] = {}
             models: list[Model] = []
@@ -110,16 +102,10 @@ class Registry:
             self._seen = seen
             if changed:
                 refused = {id: reason for id, reason in refused.items() if id in seen}
-                new = refused.keys() - (self.state.refused.keys() if self.state else ())
-                self.state = State(Models(tuple(models), self._settings.defaults), refused)
-                metrics.count_reload("refused" if new else "changed")
-                metrics.set_models(map(self._labels, models))
+                self.models = Models(tuple(models), self._settings.defaults, refused)
+                metrics.count_reload("refused" if refused.keys() - before.refused.keys() else "changed")
+                metrics.set_models(map(self.models.labels, models))
             return changed
-
-    def _labels(self, model: Model) -> metrics.ServedModel:
-        task = model.manifest.task
-        default = self.state is not None and self.state.models.default(task) is model
-        return metrics.ServedModel(task, model.id, model.version, default)
 
     def _model(self, found: Found) -> Model:
         predictor = load_checked(found.folder, self._settings, self._load)

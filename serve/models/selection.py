@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from serve.batcher import Batcher
 from serve.models.discovery import Found
 from serve.problems import Fault, Problem, pointer
+from serve.telemetry.metrics import ServedModel
 from structural_kd import Manifest, Predictor
 from structural_kd.annotate.readers import Reading
 
@@ -42,11 +43,13 @@ class Model:
 class Models:
     """All models of a server: by name, the versions of one name from the oldest to the newest.
 
-    `wanted` are the names that the settings make the defaults of their tasks.
+    `wanted` are the names that the settings make the defaults of their tasks; `refused` gives, by id, the
+    reasons why other bundles of the folder are not in use.
     """
 
     all: tuple[Model, ...]
     wanted: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, task: str) -> list[Model]:
         return [model for model in self.all if model.manifest.task == task]
@@ -59,6 +62,11 @@ class Models:
         students = [model for model in candidates if model.manifest.role == "student"]
         first = next(iter(students or candidates), None)
         return self._named(first.name, task) if first else None
+
+    def labels(self, model: Model) -> ServedModel:
+        """How the metrics show a model."""
+        task = model.manifest.task
+        return ServedModel(task, model.id, model.version, self.default(task) is model)
 
     def choose(self, task: str, name: str | None) -> Model:
         """The model for a request: the named one, or the default. Raises a `Problem` where there is none."""

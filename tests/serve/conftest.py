@@ -28,7 +28,7 @@ class Client(httpx.Client):
 
     def waiting(self) -> int:
         """The sentences that wait for the server's first model."""
-        return len(self.app.state.service.state.models.all[0].batcher._queue)
+        return len(self.app.state.service.models.all[0].batcher._queue)
 
 
 Serve = Callable[..., Client]

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from serve.models.discovery import StartError, find_bundles
-from serve.models.reload import Registry, State
+from serve.models.reload import Registry
+from serve.models.selection import Models
 from serve.settings import Settings
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
@@ -40,9 +41,9 @@ def registry(bundles: Path, **options: Any) -> Registry:
     return Registry(Settings(bundles=bundles), load, **options)
 
 
-def ids(state: State | None) -> list[str]:
-    assert state is not None
-    return [model.id for model in state.models.all]
+def ids(models: Models | None) -> list[str]:
+    assert models is not None
+    return [model.id for model in models.all]
 
 
 def test_versions_lie_side_by_side_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -89,30 +90,30 @@ def test_the_settings_choose_the_default_of_a_task(serve_folder: "ServeFolder") 
 async def test_new_changed_and_removed_bundles_are_noticed(tmp_path: Path) -> None:
     write_bundle(tmp_path / "a", digest="1")
     write_bundle(tmp_path / "b")
-    models = registry(tmp_path)
-    await models.start()
-    before = models.state
-    assert await models.refresh() is False
-    assert models.state is before
+    watched = registry(tmp_path)
+    await watched.start()
+    before = watched.models
+    assert await watched.refresh() is False
+    assert watched.models is before
     write_bundle(tmp_path / "c")
     write_bundle(tmp_path / "a", digest="2")
     (tmp_path / "b" / "manifest.json").unlink()
-    assert await models.refresh() is True
-    assert ids(models.state) == ["a", "c"]
-    assert models.state is not None
-    assert models.state.models.all[0].version == "2"
+    assert await watched.refresh() is True
+    assert ids(watched.models) == ["a", "c"]
+    assert watched.models is not None
+    assert watched.models.all[0].version == "2"
 
 
 @pytest.mark.anyio
 async def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
     write_bundle(tmp_path / "a")
-    models = registry(tmp_path)
-    await models.start()
-    assert models.state is not None
-    kept = models.state.models.all[0]
+    watched = registry(tmp_path)
+    await watched.start()
+    assert watched.models is not None
+    kept = watched.models.all[0]
     write_bundle(tmp_path / "b")
-    await models.refresh()
-    assert models.state.models.all[0] is kept
+    await watched.refresh()
+    assert watched.models.all[0] is kept
 
 
 @pytest.mark.anyio
@@ -120,34 +121,34 @@ async def test_a_broken_bundle_is_refused_and_what_it_would_replace_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_bundle(tmp_path / "a", digest="1")
-    models = registry(tmp_path)
-    await models.start()
-    assert models.state is not None
-    kept = models.state.models.all[0]
+    watched = registry(tmp_path)
+    await watched.start()
+    assert watched.models is not None
+    kept = watched.models.all[0]
     write_bundle(tmp_path / "a", broken=True)
     write_bundle(tmp_path / "new", broken=True)
-    await models.refresh()
-    assert models.state.models.all == (kept,)
-    assert set(models.state.refused) == {"a", "new"}
-    assert "model.onnx was changed" in models.state.refused["a"]
+    await watched.refresh()
+    assert watched.models.all == (kept,)
+    assert set(watched.models.refused) == {"a", "new"}
+    assert "model.onnx was changed" in watched.models.refused["a"]
     assert "model.onnx was changed" in caplog.text
     caplog.clear()
-    await models.refresh()
+    await watched.refresh()
     assert not caplog.records, "said again without need"
     write_bundle(tmp_path / "a", digest="3")
-    await models.refresh()
-    assert models.state.models.all[0].version == "3"
-    assert set(models.state.refused) == {"new"}
+    await watched.refresh()
+    assert watched.models.all[0].version == "3"
+    assert set(watched.models.refused) == {"new"}
 
 
 @pytest.mark.anyio
 async def test_an_emptied_folder_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_bundle(tmp_path / "a")
-    models = registry(tmp_path)
-    await models.start()
+    watched = registry(tmp_path)
+    await watched.start()
     (folder / "manifest.json").unlink()
-    assert await models.refresh() is False
-    assert ids(models.state) == ["a"]
+    assert await watched.refresh() is False
+    assert ids(watched.models) == ["a"]
     assert "what is loaded goes on" in caplog.text
 
 
@@ -159,9 +160,9 @@ async def test_a_server_that_starts_refuses_a_broken_bundle_and_a_replaced_worke
     write_bundle(tmp_path / "b", broken=True)
     with pytest.raises(StartError, match=str(tmp_path / "b")):
         await registry(tmp_path).start()
-    models = registry(tmp_path)
-    await models.start(strict=False)
-    assert ids(models.state) == ["a"]
+    watched = registry(tmp_path)
+    await watched.start(strict=False)
+    assert ids(watched.models) == ["a"]
     write_bundle(tmp_path / "a", broken=True)
     with pytest.raises(StartError):
         await registry(tmp_path).start(strict=False)
