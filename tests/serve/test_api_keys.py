@@ -28,7 +28,7 @@ def load(file: Path, text: str) -> ApiKeys:
     return ApiKeys.load(file)
 
 
-def test_a_key_opens_as_bearer_or_in_its_own_header_and_says_whose_it_is(file: Path) -> None:
+def test_a_key_opens_as_bearer_or_in_its_own_header_and_names_its_client(file: Path) -> None:
     keys = load(file, f"\ufeff# the clients\n\nshop:{KEY}\r\n desk : {OTHER}  \nnameless-key-of-line-5\n")
     assert keys.name_of(f"Bearer {KEY}", None) == "shop"
     assert keys.name_of(f"bearer  {KEY} ", None) == "shop"

@@ -32,7 +32,7 @@ class Engine:
         if self.held:
             assert self.go.acquire(timeout=20)
         if any("poison" in sentence for sentence in sentences):
-            raise ValueError("cannot bear it")
+            raise ValueError("cannot answer it")
         return [tuple(sentence) for sentence in sentences]
 
 
@@ -227,14 +227,14 @@ async def test_a_job_that_is_cancelled_while_it_runs_harms_nobody() -> None:
     assert (await release(engine, other))[0] == [("w",)]
 
 
-async def test_a_sentence_that_the_engine_cannot_bear_fails_its_own_request_alone() -> None:
+async def test_a_sentence_that_the_engine_cannot_answer_fails_its_own_request_alone() -> None:
     engine, batcher, first = await busy()
     good = batcher.submit([words(2, "good")])
     bad = batcher.submit([["poison"], ["and", "more"]])
     fine = batcher.submit([words(1, "fine")])
     engine.held = False
     engine.go.release(1000)
-    with pytest.raises(ValueError, match="cannot bear it"):
+    with pytest.raises(ValueError, match="cannot answer it"):
         await bad.answers
     assert await first.answers == [("first",)]
     assert await good.answers == [("good",) * 2]

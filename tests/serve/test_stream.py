@@ -250,7 +250,7 @@ def test_a_client_that_waits_to_be_told_to_continue_is_told(client: Client) -> N
         assert len(lines_of(answer(connection).read())) == 1
 
 
-def test_a_line_that_the_model_cannot_bear_harms_no_other(
+def test_a_line_that_the_model_cannot_answer_harms_no_other(
     held: tuple[HeldNer, Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, client = held
