@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from serve.batcher import Batcher
-from serve.models.discovery import Found
+from serve.models.discovery import TASKS, Found
 from serve.problems import Fault, Problem, pointer
 from serve.telemetry.metrics import ServedModel
 from structural_kd import Manifest, Predictor
@@ -56,6 +57,13 @@ class Models:
 
     def default(self, task: str) -> Model | None:
         """The wanted model, else the newest version of the first student, else of the first model."""
+        return self._defaults[task]
+
+    @cached_property
+    def _defaults(self) -> dict[str, Model | None]:
+        return {task: self._default(task) for task in TASKS}
+
+    def _default(self, task: str) -> Model | None:
         if task in self.wanted:
             return self._named(self.wanted[task], task)
         candidates = self.of(task)
