@@ -14,7 +14,7 @@ from serve.models.discovery import StartError, find_bundles
 from serve.models.reload import Registry
 from serve.models.selection import Models
 from serve.settings import Settings
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Serve, until
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
 
@@ -180,16 +180,18 @@ def test_a_watched_folder_switches_by_itself_and_no_request_fails(serve_folder: 
 
     asker = threading.Thread(target=ask)
     asker.start()
+
+    def listed() -> tuple[str, int]:
+        """The newest model, and the number of refused bundles."""
+        found = client.get("/models").json()
+        return found["models"][-1]["id"], len(found["refused"])
+
     try:
+        until(lambda: statuses)
         for version in range(2, 6):
             write_bundle(bundles / "ner" / str(version))
             write_bundle(bundles / f"broken{version}", broken=True)
-            for _ in range(2000):
-                listed = client.get("/models").json()
-                if listed["models"][-1]["id"] == f"ner@{version}" and len(listed["refused"]) == version - 1:
-                    break
-            else:
-                raise AssertionError("the new version was not noticed")
+            until(lambda: listed() == (f"ner@{version}", version - 1))  # noqa: B023
     finally:
         stop.set()
         asker.join(20)
@@ -202,9 +204,7 @@ def test_a_request_is_answered_by_the_model_that_it_began_with(serve_folder: "Se
     def body() -> Iterator[bytes]:
         yield b'{"texts": ["Ada'
         write_bundle(bundles / "ner" / "2")
-        for _ in range(2000):
-            if client.get("/models").json()["models"][-1]["id"] == "ner@2":
-                break
+        until(lambda: client.get("/models").json()["models"][-1]["id"] == "ner@2")
         yield b'"]}'
 
     answer = client.post("/ner", content=body(), headers={"Content-Type": "application/json"})
