@@ -1,13 +1,13 @@
 """Sentences of all requests share the runs of an engine. Nothing here knows of HTTP, of models or of words.
 
-A batcher has a bounded queue and a thread for its engine. Whenever the engine is free and something waits,
-what waits goes in, up to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a
-busy one finds full batches. A run begins when the event loop has nothing else to do: what has arrived but was
-not read yet comes along.
+A batcher has a bounded queue and a thread for its engine. Whenever the engine is free, the queue goes in, up
+to a budget of tokens; there is no timer, so an idle engine keeps nobody waiting and a busy one finds full
+batches. A run begins when the event loop has nothing else to do, so that requests that have arrived but were
+not read yet come along.
 
-Requests are served in the order in which they come, but for those that are larger than a batch: what comes
-later may go between their batches (start-time fair queueing, Goyal et al. 1996, with a batch as the quantum).
-What runs together is chosen by length around the sentence whose turn it is, from a window of the next ones,
+Requests are served in the order in which they come, but for those that are larger than a batch: later ones
+may go between their batches (start-time fair queueing, Goyal et al. 1996, with a batch as the quantum). The
+sentences of a batch are chosen by length around the one whose turn it is, from a window of the next ones,
 since sentences of one length are cheaper together; one that was passed over `MOST_PASSES` times goes before
 any other, so that nothing starves.
 
@@ -35,8 +35,8 @@ QUIET_ROUNDS, MOST_ROUNDS = 2, 16
 A round reads what has arrived, and only the next one lets the requests go so far as to bring their sentences.
 """
 
-COMING = 2
-"""Times the bound of the queue that may be in it and on the way to it."""
+OVERBOOKED = 2
+"""Tokens that may be in the queue and on the way to it, as a multiple of the queue's bound."""
 
 OPEN_AGAIN = 0.75
 """Share of the bounds at which a queue that was full takes requests again."""
@@ -62,28 +62,12 @@ class Bounds:
     queue_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What was in a run of the engine."""
-
-    sentences: int
-    tokens: int
-
-
-class Refused(Exception):  # noqa: N818 - what happened to a request, no fault of the program
+class Refused(Exception):  # noqa: N818 - no fault of the program
     """The queue has no room; `retry_after` is in how many seconds it probably has."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"no room; probably in {retry_after:.1f} s")
         self.retry_after = retry_after
-
-
-class NeverFits(Exception):  # noqa: N818
-    """A sentence alone is longer than a batch may be; `index` is its place in the request."""
-
-    def __init__(self, index: int, tokens: int) -> None:
-        super().__init__(f"sentence {index} has {tokens} tokens")
-        self.index, self.tokens = index, tokens
 
 
 class Expired(Exception):  # noqa: N818
@@ -105,7 +89,7 @@ class Job:
     timer: asyncio.TimerHandle | None = None
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Gives the results or an error to who waits, if somebody still does."""
+        """Gives the results or an error to `answers`, if somebody still waits for them."""
         if self.timer is not None:
             self.timer.cancel()
         if self.answers.done():
@@ -117,7 +101,7 @@ class Job:
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class Entry:
     """A sentence in the queue.
 
     `turn` is when its part of its request is due, on the batcher's clock of tokens; `number` counts all
@@ -132,7 +116,7 @@ class Waiting:
     tokens: int
     passes: int = 0
 
-    def __lt__(self, other: "Waiting") -> bool:
+    def __lt__(self, other: "Entry") -> bool:
         return (self.turn, self.number) < (other.turn, other.number)
 
 
@@ -140,14 +124,16 @@ class Batcher:
     """The queue before one engine. All methods are called in the event loop's thread.
 
     Args:
-        ran: is told of each run.
+        on_batch: is called with the sentences and tokens of each run.
     """
 
-    def __init__(self, engine: Engine, bounds: Bounds, ran: Callable[[Ran], None] = lambda _: None) -> None:
+    def __init__(
+        self, engine: Engine, bounds: Bounds, on_batch: Callable[[int, int], None] = lambda *_: None
+    ) -> None:
         self._engine = engine
         self._bounds = bounds
-        self._ran = ran
-        self._queue: list[Waiting] = []
+        self._on_batch = on_batch
+        self._queue: list[Entry] = []
         self._tokens = 0  # in the queue
         self._running = 0  # tokens in the engine; at least 1 while it runs
         self._turn = 0
@@ -172,15 +158,16 @@ class Batcher:
 
         Raises:
             Refused: there is no room, or the wait would probably be longer than the timeout.
-            NeverFits: a sentence is longer than a batch.
+            ValueError: a sentence is longer than a batch may be.
         """
         loop = asyncio.get_running_loop()
         lengths = [len(sentence) for sentence in sentences]
         for index, length in enumerate(lengths):
             if length > self._bounds.batch_tokens:
-                raise NeverFits(index, length)
+                most = self._bounds.batch_tokens
+                raise ValueError(f"sentence {index} has {length} tokens; a batch may have {most}")
         self._admit(len(lengths), sum(lengths), share)
-        wait = self._wait(self._tokens + self._running)
+        wait = self._wait()
         if timeout is not None and wait > timeout:
             raise Refused(wait)
         job = Job(loop.create_future(), [None] * len(lengths), len(lengths), perf_counter())
@@ -190,7 +177,7 @@ class Batcher:
         before = 0
         for index, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
             turn = self._turn + before - before % self._bounds.batch_tokens
-            insort(self._queue, Waiting(turn, self._submitted, job, index, sentence, length))
+            insort(self._queue, Entry(turn, self._submitted, job, index, sentence, length))
             self._submitted += 1
             before += length
         self._tokens += sum(lengths)
@@ -200,7 +187,7 @@ class Batcher:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Gives a job's places to others; what runs already is thrown away when it is done."""
+        """Gives a job's places to others; answers of a run that has begun are thrown away."""
         job.answers.cancel()
         job.settle()
         self._forget(job)
@@ -210,19 +197,19 @@ class Batcher:
         """Sentences and tokens in the queue."""
         return len(self._queue), self._tokens
 
-    def full(self, coming: float = 0) -> float | None:
+    def full(self, arriving: float = 0) -> float | None:
         """The seconds until there probably is room, where nothing has any; else None.
 
         Args:
-            coming: about how many tokens are on their way and not submitted yet. It is a guess, so only twice
-                of what has room counts as too much; `submit` has the last word.
+            arriving: about how many tokens are on their way and not submitted yet. It is a guess, so only
+                twice of what has room counts as too much; `submit` has the last word.
         """
         full = (
             len(self._queue) >= self._bounds.queue_sentences
             or self._tokens >= self._bounds.queue_tokens
-            or self._tokens + coming >= COMING * self._bounds.queue_tokens
+            or self._tokens + arriving >= OVERBOOKED * self._bounds.queue_tokens
         )
-        return self._wait(self._tokens + self._running) if full or self._closed else None
+        return self._wait() if full or self._closed else None
 
     async def room(self) -> None:
         """Returns when something left the queue."""
@@ -240,7 +227,7 @@ class Batcher:
         )
         self._closed = self._closed or (full and share == 1.0 and self._holds_much())
         if full or self._closed:
-            raise Refused(self._wait(self._tokens + self._running))
+            raise Refused(self._wait())
 
     def _holds_much(self) -> bool:
         return (
@@ -248,22 +235,22 @@ class Batcher:
             or self._tokens > OPEN_AGAIN * self._bounds.queue_tokens
         )
 
-    def _wait(self, tokens: int) -> float:
-        """The seconds that the engine probably takes for so many tokens; 0 as long as nothing is known."""
-        return tokens / self._tokens_a_second if self._tokens_a_second else 0.0
+    def _wait(self) -> float:
+        """The seconds that the engine probably takes for what it has; 0 as long as nothing is known."""
+        return (self._tokens + self._running) / self._tokens_a_second if self._tokens_a_second else 0.0
 
     def _expire(self, job: Job) -> None:
         job.settle(Expired())
         self._forget(job)
 
     def _forget(self, job: Job) -> None:
-        kept = [waiting for waiting in self._queue if waiting.job is not job]
-        self._tokens -= sum(waiting.tokens for waiting in self._queue if waiting.job is job)
+        kept = [entry for entry in self._queue if entry.job is not job]
+        self._tokens -= sum(entry.tokens for entry in self._queue if entry.job is job)
         self._queue = kept
-        self._less_waits()
+        self._make_room()
 
-    def _less_waits(self) -> None:
-        """What left the queue makes room for others."""
+    def _make_room(self) -> None:
+        """Something left the queue, so others may come."""
         self._closed = self._closed and self._holds_much()
         room, self._room = self._room, []
         for waiter in room:
@@ -290,15 +277,15 @@ class Batcher:
     def _run_next(self) -> None:
         batch = self._take()
         now = perf_counter()
-        for waiting in batch:
-            if waiting.job.began is None:
-                waiting.job.began = now
-        self._running = max(1, sum(waiting.tokens for waiting in batch))
-        self._less_waits()
+        for entry in batch:
+            if entry.job.began is None:
+                entry.job.began = now
+        self._running = max(1, sum(entry.tokens for entry in batch))
+        self._make_room()
         run = asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, batch)
         run.add_done_callback(lambda done: self._done(batch, now, done))
 
-    def _take(self) -> list[Waiting]:
+    def _take(self) -> list[Entry]:
         """The next batch, which leaves the queue."""
         budget = self._bounds.batch_tokens
         if self._tokens <= budget:
@@ -311,45 +298,45 @@ class Batcher:
             end += 1
         self._turn = max(self._turn, self._queue[0].turn)
         batch, passed = choose(self._queue[:end], budget)
-        for waiting in passed:
-            waiting.passes += 1
+        for entry in passed:
+            entry.passes += 1
         self._queue[:end] = passed
-        self._tokens -= sum(waiting.tokens for waiting in batch)
+        self._tokens -= sum(entry.tokens for entry in batch)
         return batch
 
-    def _outcomes(self, batch: Sequence[Waiting]) -> list[Any]:
+    def _outcomes(self, batch: Sequence[Entry]) -> list[Any]:
         """In the engine's thread: for each sentence its answer, or the exception instead.
 
-        Where a batch fails, each request in it runs alone: a sentence that the engine cannot bear does not
+        Where a batch fails, each request in it runs alone: a sentence that the engine cannot answer does not
         take other people's requests with it.
         """
         try:
             return self._predict(batch)
         except Exception as error:
-            jobs = {waiting.job: None for waiting in batch}
+            jobs = {entry.job: None for entry in batch}
             if len(jobs) == 1:
                 return [error] * len(batch)
         outcomes: dict[int, Any] = {}
         for job in jobs:
-            own = [waiting for waiting in batch if waiting.job is job]
-            outcomes |= zip((waiting.number for waiting in own), self._outcomes(own), strict=True)
-        return [outcomes[waiting.number] for waiting in batch]
+            own = [entry for entry in batch if entry.job is job]
+            outcomes |= zip((entry.number for entry in own), self._outcomes(own), strict=True)
+        return [outcomes[entry.number] for entry in batch]
 
-    def _predict(self, batch: Sequence[Waiting]) -> list[Any]:
-        answers = list(self._engine.predict([waiting.sentence for waiting in batch]))
+    def _predict(self, batch: Sequence[Entry]) -> list[Any]:
+        answers = list(self._engine.predict([entry.sentence for entry in batch]))
         if len(answers) != len(batch):
             raise RuntimeError(f"{len(answers)} answers for {len(batch)} sentences")
         return answers
 
-    def _done(self, batch: Sequence[Waiting], began: float, run: "asyncio.Future[list[Any]]") -> None:
+    def _done(self, batch: Sequence[Entry], began: float, run: "asyncio.Future[list[Any]]") -> None:
         seconds = perf_counter() - began
-        for waiting, outcome in zip(batch, run.result(), strict=True):
-            job = waiting.job
+        for entry, outcome in zip(batch, run.result(), strict=True):
+            job = entry.job
             if isinstance(outcome, Exception):
                 job.settle(outcome)
                 self._forget(job)
                 continue
-            job.results[waiting.index] = outcome
+            job.results[entry.index] = outcome
             job.left -= 1
             if not job.left:
                 job.settle()
@@ -358,10 +345,10 @@ class Batcher:
         known = self._tokens_a_second or rate
         self._tokens_a_second = known + SMOOTHING * (rate - known)
         self._gather()
-        self._ran(Ran(len(batch), tokens))
+        self._on_batch(len(batch), tokens)
 
 
-def choose(window: Sequence[Waiting], budget: int) -> tuple[list[Waiting], list[Waiting]]:
+def choose(window: Sequence[Entry], budget: int) -> tuple[list[Entry], list[Entry]]:
     """A batch of at most `budget` tokens out of a window in the order of turns, and the rest in that order.
 
     The first sentence is always in the batch, then those that were passed over too often, then those whose
@@ -370,18 +357,18 @@ def choose(window: Sequence[Waiting], budget: int) -> tuple[list[Waiting], list[
     first = window[0]
     order = sorted(
         window,
-        key=lambda waiting: (
-            waiting is not first,
-            waiting.passes < MOST_PASSES,
-            abs(waiting.tokens - first.tokens) if waiting.passes < MOST_PASSES else waiting.number,
+        key=lambda entry: (
+            entry is not first,
+            entry.passes < MOST_PASSES,
+            abs(entry.tokens - first.tokens) if entry.passes < MOST_PASSES else entry.number,
         ),
     )
-    batch: list[Waiting] = []
+    batch: list[Entry] = []
     left = budget
-    for waiting in order:
-        if waiting.tokens > left:
+    for entry in order:
+        if entry.tokens > left:
             break
-        left -= waiting.tokens
-        batch.append(waiting)
-    taken = {waiting.number for waiting in batch}
-    return batch, [waiting for waiting in window if waiting.number not in taken]
+        left -= entry.tokens
+        batch.append(entry)
+    taken = {entry.number for entry in batch}
+    return batch, [entry for entry in window if entry.number not in taken]

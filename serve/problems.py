@@ -1,24 +1,17 @@
 """Every error that the server answers: `application/problem+json` (RFC 9457) with a stable `code`."""
 
-import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from serve.middleware.request_log import visit_of
-from serve.telemetry import metrics
+from serve.telemetry.summary import summary_of
 
 MEDIA_TYPE = "application/problem+json"
-
-log = logging.getLogger("serve")
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "malformed_json": (400, "The body is not JSON"),
@@ -94,8 +87,8 @@ class Problem(Exception):  # noqa: N818 - the name of the RFC
         self.errors, self.headers = errors, headers
 
     def response(self, scope: Scope) -> Response:
-        """The answer to the request of this scope, whose visit takes note of it."""
-        visit_of(scope).code = self.code
+        """The answer to the request of this scope, whose summary gets the code."""
+        summary_of(scope).code = self.code
         return Response(self.body(), self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
     def body(self) -> bytes:
@@ -116,96 +109,30 @@ def pointer(*path: str | int) -> str:
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
-def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these problems."""
-    found: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
-        status, title = KINDS[code]
-        entry = found.setdefault(
-            status,
-            {
-                "description": HTTPStatus(status).phrase,
-                "content": {
-                    MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
-                },
-            },
-        )
-        entry["content"][MEDIA_TYPE]["examples"][code] = {
-            "summary": title,
-            "value": {
-                "type": f"/docs#{code}", "title": title, "status": status, "detail": "…", "code": code
-            },
-        }  # fmt: skip
-    return found
-
-
-class FaultBarrier:
-    """Answers an unexpected exception with `internal_error`, and logs where it was raised.
-
-    The message of such an exception, and of those it came from, may hold a user's words, so only types and
-    lines of code are logged.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watched_send)
-        except ClientDisconnect:
-            return
-        except Exception as error:
-            frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
-            path, kind = metrics.route(scope["path"]), type(error).__name__
-            log.error("%s %s failed with %s at\n%s", scope["method"], path, kind, frames)
-            if started:
-                raise RuntimeError("the answer broke off; see the error above") from None
-            problem = Problem(
-                "internal_error", "An unexpected error; the server's log says where it happened."
-            )
-            await problem.response(scope)(scope, receive, send)
-
-
-async def _answer_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return error.response(request.scope)
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        problem = Problem("not_found", f"There is nothing at {path}; /docs lists what there is.")
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        detail = f"{request.method} is not possible at {path}; {allowed} is."
-        problem = Problem("method_not_allowed", detail, headers=error.headers)
-    else:
-        problem = Problem("http_error", str(error.detail), status=error.status_code, headers=error.headers)
-    return problem.response(request.scope)
-
-
-async def _answer_invalid(request: Request, error: Exception) -> Response:
-    """For what FastAPI reads by itself: parameters of the query."""
-    assert isinstance(error, RequestValidationError)
-    faults = [Fault(pointer=pointer(*fault["loc"]), detail=fault["msg"]) for fault in error.errors()]
-    detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    return Problem("invalid_request", f"{detail}.", faults).response(request.scope)
-
-
 def install(app: FastAPI) -> None:
-    """Makes all errors of the application problems."""
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(Problem, _answer_problem)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_middleware(FaultBarrier)
+    """Makes all errors of the application problems; unexpected exceptions are the request log's."""
+
+    @app.exception_handler(Problem)
+    async def answer_problem(request: Request, problem: Problem) -> Response:
+        return problem.response(request.scope)
+
+    @app.exception_handler(HTTPException)
+    async def answer_http_exception(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            problem = Problem("not_found", f"There is nothing at {path}; /docs lists what there is.")
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.method} is not possible at {path}; {allowed} is."
+            problem = Problem("method_not_allowed", detail, headers=error.headers)
+        else:
+            problem = Problem(
+                "http_error", str(error.detail), status=error.status_code, headers=error.headers
+            )
+        return problem.response(request.scope)
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid_query(request: Request, error: RequestValidationError) -> Response:
+        faults = [Fault(pointer=pointer(*fault["loc"]), detail=fault["msg"]) for fault in error.errors()]
+        detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+        return Problem("invalid_request", f"{detail}.", faults).response(request.scope)

@@ -7,6 +7,31 @@ from pydantic_core import PydanticCustomError
 
 from serve.settings import Limits
 
+NER_EXAMPLE: dict[str, Any] = {
+    "model": "ner",
+    "results": [
+        {
+            "tokens": ["Bye", "Ada", "."],
+            "entities": [
+                {"label": "PER", "start": 1, "end": 2, "start_char": 4, "end_char": 7, "text": "Ada",
+                 "score": 0.98},
+            ],
+        }
+    ],
+}  # fmt: skip
+PARSE_EXAMPLE: dict[str, Any] = {
+    "model": "parse",
+    "results": [
+        {
+            "tokens": ["She", "sleeps", "."],
+            "heads": [2, 0, 2],
+            "deprels": ["nsubj", "root", "punct"],
+            "scores": [0.99, 0.98, 0.99],
+            "sentences": [{"start": 0, "end": 3}],
+        }
+    ],
+}
+
 Token = Annotated[str, Field(min_length=1)]
 Tokens = Annotated[list[Token], Field(fail_fast=True)]
 
@@ -16,7 +41,6 @@ class AnnotationRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"texts": ["Ada Lovelace was born in London."]}]},
     )
 
     texts: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
@@ -97,12 +121,16 @@ class ParseResult(BaseModel):
 class NerResponse(BaseModel):
     """One result for each item of the request, in order."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [NER_EXAMPLE]})
+
     model: str = Field(description="The model that answered.")
     results: list[NerResult]
 
 
 class ParseResponse(BaseModel):
     """One result for each item of the request, in order."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PARSE_EXAMPLE]})
 
     model: str = Field(description="The model that answered.")
     results: list[ParseResult]

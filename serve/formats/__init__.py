@@ -1,1 +1,1 @@
-"""Answers beside plain JSON: CoNLL-U, drawings of trees, streams of JSON lines."""
+"""Answers as JSON, CoNLL-U, drawings of trees, and streams of JSON lines."""

@@ -7,25 +7,24 @@ nothing is read until the client has taken results, or the model has room.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serve.batcher import Job, Refused
-from serve.middleware.request_log import Visit
+from serve.formats.json_results import write_line
 from serve.models.selection import Model
+from serve.schemas import LineFault, StreamFault
 from serve.settings import Settings
+from serve.telemetry.summary import RequestSummary
 from structural_kd.annotate.lines import Line
 from structural_kd.annotate.readers import Reading, json_record
 from structural_kd.annotate.records import Record, RecordError
-from structural_kd.annotate.writers import Annotated, write_jsonl
 
 MEDIA_TYPE = "application/jsonl"
 ACCEPTED = (MEDIA_TYPE, "application/x-ndjson", "application/json")
@@ -36,27 +35,15 @@ log = logging.getLogger("serve")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A line that has no result, and why; the message repeats nothing of it."""
-
-    line: int
-    code: str
-    message: str
-
-    def written(self) -> str:
-        fault = {"line": self.line, "code": self.code, "message": self.message}
-        return json.dumps({"error": fault}, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-@dataclass(frozen=True)
-class Running:
+class Submitted:
     """A record whose sentences are on their way through the model."""
 
     record: Record
     job: Job
 
 
-Entry = Fault | Running
+Pending = LineFault | Submitted
+"""A line whose result is not written yet."""
 
 
 class Stream(Response):
@@ -68,7 +55,9 @@ class Stream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, model: Model, settings: Settings, visit: Visit, segmenting: Executor) -> None:
+    def __init__(
+        self, model: Model, settings: Settings, summary: RequestSummary, segmenting: Executor
+    ) -> None:
         self.status_code = 200
         self.background = None
         # What stands between must not wait for the end of a stream before it passes on the beginning.
@@ -76,15 +65,15 @@ class Stream(Response):
         self._model = model
         self._limits = settings.limits
         self._idle = settings.stream_idle_seconds
-        self._visit = visit
+        self._summary = summary
         self._segmenting = segmenting
         self._jobs: set[Job] = set()  # whose results are not written yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        entries: asyncio.Queue[Entry | None] = asyncio.Queue(LINES_AT_ONCE)
-        reader = asyncio.ensure_future(self._read(receive, entries))
+        pending: asyncio.Queue[Pending | None] = asyncio.Queue(LINES_AT_ONCE)
+        reader = asyncio.ensure_future(self._read(receive, pending))
         await asyncio.sleep(0)  # where the client waits for `100 Continue`, the reader asks for it first
-        writer = asyncio.ensure_future(self._write(send, entries))
+        writer = asyncio.ensure_future(self._write(send, pending))
         try:
             await asyncio.gather(reader, writer)
         finally:
@@ -94,8 +83,8 @@ class Stream(Response):
             reader.cancel()
             writer.cancel()
 
-    async def _read(self, receive: Receive, entries: "asyncio.Queue[Entry | None]") -> None:
-        """Puts an entry for each line, and None at the end."""
+    async def _read(self, receive: Receive, pending: "asyncio.Queue[Pending | None]") -> None:
+        """Puts in every line, and None at the end."""
         number = 0
         try:
             async for lines in split(self._chunks(receive), self._limits.line_bytes):
@@ -105,11 +94,11 @@ class Stream(Response):
                         self._segmenting, _records, some, self._model.reading
                     ):
                         number += 1
-                        await entries.put(await self._begun(made))
+                        await pending.put(await self._begun(made))
         except TimeoutError:
             message = f"nothing was sent for {self._idle:g} s; the stream is ended"
-            await entries.put(Fault(number + 1, "stream_idle", message))
-        await entries.put(None)
+            await pending.put(_fault(number + 1, "stream_idle", message))
+        await pending.put(None)
 
     async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
         more = True
@@ -121,17 +110,17 @@ class Stream(Response):
             more = message.get("more_body", False)
             yield message.get("body", b"")
 
-    async def _begun(self, made: Record | Fault) -> Entry:
+    async def _begun(self, made: Record | LineFault) -> Pending:
         """Submits a record as soon as there is room for it."""
-        self._visit.items += 1
-        if isinstance(made, Fault):
+        self._summary.items += 1
+        if isinstance(made, LineFault):
             return made
         if len(made.tokens) > self._limits.request_tokens:
             message = f"{len(made.tokens)} tokens; a line may have {self._limits.request_tokens}"
-            return Fault(made.line, "too_many_tokens", message)
+            return _fault(made.line, "too_many_tokens", message)
         sentences = [made.tokens[start:end] for start, end in made.sentences]
-        self._visit.sentences += len(sentences)
-        self._visit.tokens += len(made.tokens)
+        self._summary.sentences += len(sentences)
+        self._summary.tokens += len(made.tokens)
         while True:
             try:
                 job = self._model.batcher.submit(sentences, share=QUEUE_SHARE)
@@ -139,64 +128,63 @@ class Stream(Response):
                 await self._model.batcher.room()
             else:
                 self._jobs.add(job)
-                return Running(made, job)
+                return Submitted(made, job)
 
-    async def _write(self, send: Send, entries: "asyncio.Queue[Entry | None]") -> None:
+    async def _write(self, send: Send, pending: "asyncio.Queue[Pending | None]") -> None:
         """Sends the results as they come; it waits where the client takes none."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for part in self._written(entries):
+        async for part in self._written(pending):
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _written(self, entries: "asyncio.Queue[Entry | None]") -> AsyncIterator[bytes]:
+    async def _written(self, pending: "asyncio.Queue[Pending | None]") -> AsyncIterator[bytes]:
         """The results in order; those that are there together come together."""
         part: list[str] = []
-        while (entry := await entries.get()) is not None:
-            if part and isinstance(entry, Running) and not entry.job.answers.done():
+        while (line := await pending.get()) is not None:
+            if part and isinstance(line, Submitted) and not line.job.answers.done():
                 yield "".join(part).encode()
                 part = []
-            part.append(await self._result(entry))
-            if entries.empty():
+            part.append(await self._result(line))
+            if pending.empty():
                 yield "".join(part).encode()
                 part = []
         if part:
             yield "".join(part).encode()
 
-    async def _result(self, entry: Entry) -> str:
-        if isinstance(entry, Fault):
-            return entry.written()
+    async def _result(self, line: Pending) -> str:
+        if isinstance(line, LineFault):
+            return _write_fault(line)
+        number = line.record.line
         try:
-            answers: Sequence[Any] = await entry.job.answers
+            answers = await line.job.answers
         except Exception as error:
-            log.error("line %d of a stream failed with %s", entry.record.line, type(error).__name__)
-            return Fault(entry.record.line, "internal_error", "the model failed on this line").written()
+            log.error("line %d of a stream failed with %s", number, type(error).__name__)
+            return _write_fault(_fault(number, "internal_error", "the model failed on this line"))
         finally:
-            self._jobs.discard(entry.job)
-        if self._model.manifest.task == "ner":
-            return write_jsonl(Annotated(entry.record, tagged=answers))
-        return write_jsonl(Annotated(entry.record, parsed=answers))
+            self._jobs.discard(line.job)
+        return write_line(self._model.manifest.task, line.record, answers)
 
 
-async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[Line | Fault]]:
+async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[Line | LineFault]]:
     """The lines that each chunk completes, counted from 1; one of more than `limit` bytes is a fault."""
     number = 0
     buffer = bytearray()
     skipping = False  # the rest of a line that is too long
 
-    def read(content: bytes) -> Line | Fault:
+    def read(content: bytes) -> Line | LineFault:
         nonlocal number
         number += 1
         content = content.removesuffix(b"\r")
         if len(content) > limit:
-            return Fault(number, "line_too_long", f"the line is too long; expected at most {limit} bytes")
+            return _fault(number, "line_too_long", f"the line is too long; expected at most {limit} bytes")
         try:
             text = content.decode()
             return Line(number, text.removeprefix("\ufeff") if number == 1 else text)
         except UnicodeDecodeError as error:
-            return Fault(number, "invalid_encoding", f"byte {error.start + 1} of the line is not UTF-8")
+            return _fault(number, "invalid_encoding", f"byte {error.start + 1} of the line is not UTF-8")
 
     async for chunk in chunks:
-        lines: list[Line | Fault] = []
+        lines: list[Line | LineFault] = []
         searched = len(buffer)
         buffer += chunk
         begin = 0
@@ -218,10 +206,10 @@ async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[
         yield [read(bytes(buffer))]
 
 
-def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | Fault]:
-    made: list[Record | Fault] = []
+def _records(lines: Sequence[Line | LineFault], reading: Reading) -> list[Record | LineFault]:
+    made: list[Record | LineFault] = []
     for line in lines:
-        if isinstance(line, Fault):
+        if isinstance(line, LineFault):
             made.append(line)
             continue
         try:
@@ -229,5 +217,14 @@ def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | F
         except RecordError as error:
             # The option is that of `python -m structural_kd annotate`.
             message = str(error).removesuffix(" (--sentence-tokens)")
-            made.append(Fault(line.number, "invalid_record", message))
+            made.append(_fault(line.number, "invalid_record", message))
     return made
+
+
+def _fault(line: int, code: str, message: str) -> LineFault:
+    """A line that has no result, and why; the message repeats nothing of it."""
+    return LineFault(line=line, code=code, message=message)
+
+
+def _write_fault(fault: LineFault) -> str:
+    return StreamFault(error=fault).model_dump_json() + "\n"

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
-from serve.schemas import ParseResult, TokenRange
-
-# isort: split
-# structural_kd.segment is the one that brings spaCy in without torch, so it has to be first.
-import structural_kd.segment  # noqa: F401
+import structural_kd.segment  # noqa: F401 - brings spaCy in without torch, so it comes first
+from serve.requests.items import AnsweredRequest
 
 # isort: split
 from spacy.displacy.render import DependencyRenderer
@@ -71,20 +68,20 @@ def direction_of(language: str) -> Direction:
     return "rtl" if language in RIGHT_TO_LEFT else "ltr"
 
 
-def as_html(results: Sequence[ParseResult], model: str, direction: Direction) -> str:
+def write(answered: AnsweredRequest) -> str:
     """A `<figure class="tree">` for each sentence; an arrow's title has relation, score and both words."""
+    direction = direction_of(answered.model.manifest.language)
     return "".join(
-        f'<figure class="tree" dir="{direction}" data-model="{escape(model)}">'
-        f"{_svg(f'{item}-{number}', result, sentence, direction)}</figure>\n"
-        for item, result in enumerate(results)
-        for number, sentence in enumerate(result.sentences)
+        f'<figure class="tree" dir="{direction}" data-model="{escape(answered.model.id)}">'
+        f"{_svg(f'{record.line}-{number}', record.tokens[start:end], tree, direction)}</figure>\n"
+        for record, trees in answered
+        for number, ((start, end), tree) in enumerate(zip(record.sentences, trees, strict=True))
     )
 
 
-def _svg(name: str, result: ParseResult, sentence: TokenRange, direction: Direction) -> str:
-    words = result.tokens[sentence.start : sentence.end]
+def _svg(name: str, words: Sequence[str], tree: Any, direction: Direction) -> str:
     # The narrowest are drawn last, and so are on top where the mouse is over several.
-    *arcs, root = sorted(_arrows(result, sentence), key=lambda arrow: arrow.width, reverse=True)
+    *arcs, root = sorted(_arrows(words, tree), key=lambda arrow: arrow.width, reverse=True)
     shown = [_shortened(word) for word in words]
     distance = max([*(8 * len(word) + 40 for word in shown), *(7 * len(arc.label) + 30 for arc in arcs)])
     renderer = _Renderer({"distance": distance, "offset_x": distance // 2, "word_spacing": 30})
@@ -129,18 +126,11 @@ def _root_arrow(renderer: _Renderer, root: _Arrow) -> str:
     )
 
 
-def _arrows(result: ParseResult, sentence: TokenRange) -> Iterator[_Arrow]:
-    for index in range(sentence.start, sentence.end):
-        head = result.heads[index] - 1 if result.heads[index] else index
+def _arrows(words: Sequence[str], tree: Any) -> Iterator[_Arrow]:
+    for index, (head, label, score) in enumerate(zip(tree.heads, tree.deprels, tree.scores, strict=True)):
         # Isolated, so that words of another direction do not turn the line around.
-        words = [f"\u2068{result.tokens[place]}\u2069" for place in (head, index)]
-        label = result.deprels[index]
-        yield _Arrow(
-            head=head - sentence.start,
-            dependent=index - sentence.start,
-            label=label,
-            title=f"{label} {result.scores[index]:.2f}: {words[0] if head == index else ' → '.join(words)}",
-        )
+        ends = [f"\u2068{words[place]}\u2069" for place in ([head - 1, index] if head else [index])]
+        yield _Arrow(head - 1 if head else index, index, label, f"{label} {score:.2f}: {' → '.join(ends)}")
 
 
 def _shortened(word: str) -> str:

@@ -1,1 +1,1 @@
-"""What every request passes before its route: the log, the API keys, the limit of a body."""
+"""What every request passes before its route: the request log and the API keys."""

@@ -1,13 +1,13 @@
 """The bundles of a folder: found, and loaded."""
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import structural_kd
 from serve.settings import Settings
+from structural_kd import Predictor
 from structural_kd.session import DEVICES
 
 ADVICE = "run `make distill` to train and export bundles first"
@@ -18,33 +18,6 @@ WARM_UP = (("a",), ("a", "b") * 16, ("a",) * 64)
 """Sentences that a bundle answers before it is in use, so that no request pays for its first runs."""
 
 _VERSION = re.compile(r"v?[0-9][A-Za-z0-9._+-]*")
-
-
-class Manifest(Protocol):
-    """What the server reads of a bundle's manifest."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def language(self) -> str: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def labels(self) -> Sequence[str]: ...
-    @property
-    def scores(self) -> Any: ...
-    @property
-    def digest(self) -> str: ...
-
-
-class Predictor(Protocol):
-    """What the server needs of a loaded bundle; `structural_kd.Predictor` is one."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-    @property
-    def providers(self) -> Sequence[str]: ...
-    def predict(self, sentences: Sequence[Sequence[str]]) -> Sequence[Any]: ...
 
 
 Load = Callable[[Path, Settings], Predictor]
@@ -93,10 +66,13 @@ def find_bundles(bundles: Path) -> list[Found]:
 def fingerprint(folder: Path) -> Hashable:
     """What changes when a file of the folder is replaced, written to, added or removed."""
     files = []
-    for path in sorted(folder.rglob("*")):
-        status = path.stat()
-        files.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
-    return (folder.resolve(), *files)
+    try:
+        for path in sorted(folder.rglob("*")):
+            status = path.stat()
+            files.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+        return (folder.resolve(), *files)
+    except OSError:  # removed while it was looked at
+        return None
 
 
 def load_bundle(folder: Path, settings: Settings) -> Predictor:

@@ -2,49 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
+from functools import partial
 
-from serve.batcher import Batcher, Bounds, Ran
+from serve.batcher import Batcher, Bounds
 from serve.models.discovery import Found, Load, StartError, find_bundles, fingerprint, load_checked
 from serve.models.selection import Model, Models
 from serve.settings import Settings
+from serve.telemetry import metrics
 from structural_kd.annotate.readers import Reading
 from structural_kd.annotate.writers import RESULT_KEYS
 from structural_kd.segment import Segmenter
 
+DIGEST_CHARACTERS = 12
+
 log = logging.getLogger("serve")
 
 
-@dataclass(frozen=True)
-class State:
-    """What was found at one time: the models in use, and why other bundles are not (by id)."""
-
-    models: Models
-    refused: Mapping[str, str] = field(default_factory=dict)
-
-
 class Registry:
-    """Finds, loads and replaces models. A request keeps the model that it began with until it is answered.
+    """Finds, loads and replaces models, and shows them in the metrics.
 
-    Args:
-        ran: is told of each run of a model.
-        changed: is told of each new state.
+    A request keeps the model that it began with until it is answered.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        load: Load,
-        *,
-        ran: Callable[[Model, Ran], None] = lambda _model, _ran: None,
-        changed: Callable[[State], None] = lambda _: None,
-    ) -> None:
-        self.state: State | None = None
+    def __init__(self, settings: Settings, load: Load) -> None:
+        self.models: Models | None = None
         self._settings = settings
         self._load = load
-        self._ran = ran
-        self._changed = changed
         self._bounds = Bounds(
             settings.max_batch_tokens, settings.max_queue_sentences, settings.max_queue_tokens
         )
@@ -56,11 +40,15 @@ class Registry:
         """Loads all bundles.
 
         Raises:
-            StartError: there are none; or one does not load and `strict` (else it is refused, and said).
+            StartError: there are none; or one does not load and `strict` (else it is refused and logged).
         """
         await self._refresh(strict)
-        if self.state is None or not self.state.models.all:
+        if self.models is None or not self.models.all:
             raise StartError(f"no bundle in {self._settings.bundles} loads; see the errors above")
+
+    def models_of(self, task: str) -> Sequence[Model]:
+        """The models in use for a task."""
+        return self.models.of(task) if self.models else ()
 
     async def refresh(self) -> bool:
         """Takes new and changed bundles into use and lets go of removed ones; whether anything changed.
@@ -85,13 +73,14 @@ class Registry:
 
     async def _refresh(self, strict: bool) -> bool:
         async with self._refreshing:
-            known = {model.id: model for model in self.state.models.all} if self.state else {}
-            refused = dict(self.state.refused) if self.state else {}
+            before = self.models or Models(())
+            known = {model.id: model for model in before.all}
+            refused = dict(before.refused)
             found = await asyncio.to_thread(find_bundles, self._settings.bundles)
             seen: dict[str, Hashable] = {}
             models: list[Model] = []
             for each in found:
-                seen[each.id] = await asyncio.to_thread(_fingerprint, each)
+                seen[each.id] = await asyncio.to_thread(fingerprint, each.folder)
                 if seen[each.id] == self._seen.get(each.id):
                     if each.id in known:
                         models.append(known[each.id])
@@ -113,8 +102,9 @@ class Registry:
             self._seen = seen
             if changed:
                 refused = {id: reason for id, reason in refused.items() if id in seen}
-                self.state = State(Models(tuple(models), self._settings.defaults), refused)
-                self._changed(self.state)
+                self.models = Models(tuple(models), self._settings.defaults, refused)
+                metrics.count_reload("refused" if refused.keys() - before.refused.keys() else "changed")
+                metrics.set_models(map(self.models.labels, models))
             return changed
 
     def _model(self, found: Found) -> Model:
@@ -130,13 +120,6 @@ class Registry:
             replaced=RESULT_KEYS[task],
             shared=self._segmenters[language],
         )
-        batcher = Batcher(predictor, self._bounds, lambda ran: self._ran(model, ran))
-        model = Model(found, predictor, reading, batcher)
-        return model
-
-
-def _fingerprint(found: Found) -> Hashable:
-    try:
-        return fingerprint(found.folder)
-    except OSError:  # removed while it was looked at
-        return None
+        version = found.version or predictor.manifest.digest[:DIGEST_CHARACTERS]
+        batcher = Batcher(predictor, self._bounds, partial(metrics.observe_batch, found.id, version))
+        return Model(found, predictor, version, reading, batcher)

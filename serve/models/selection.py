@@ -5,30 +5,29 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from serve.batcher import Batcher
-from serve.models.discovery import TASKS, Found, Manifest, Predictor
+from serve.models.discovery import TASKS, Found
 from serve.problems import Fault, Problem, pointer
+from serve.telemetry.metrics import ServedModel
+from structural_kd import Manifest, Predictor
 from structural_kd.annotate.readers import Reading
-from structural_kd.segment import Segmenter
-
-DIGEST_CHARACTERS = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded bundle, what reads its language, and the queue before it."""
+    """A loaded bundle, what reads its language, and the queue before it.
+
+    `version` is the version's folder; where there is none, the beginning of the digest of the manifest.
+    """
 
     found: Found
     predictor: Predictor
+    version: str
     reading: Reading
     batcher: Batcher
 
     @property
-    def segmenter(self) -> Segmenter:
-        return self.reading.segmenter
-
-    @property
     def id(self) -> str:
-        """What a request names, and what an answer says."""
+        """The name in a request and in its answer."""
         return self.found.id
 
     @property
@@ -37,55 +36,45 @@ class Model:
         return self.found.name
 
     @property
-    def version(self) -> str:
-        """The version's folder; where there is none, the beginning of the digest of the manifest."""
-        return self.found.version or self.manifest.digest[:DIGEST_CHARACTERS]
-
-    @property
     def manifest(self) -> Manifest:
         return self.predictor.manifest
-
-    @property
-    def provider(self) -> str:
-        """ONNX Runtime's execution provider in use; it leaves to others what it cannot run."""
-        return self.predictor.providers[0]
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that its answers may hold: relations, or the types of entities (B-LOC, I-LOC: LOC)."""
-        if self.manifest.task == "parse":
-            return list(self.manifest.labels)
-        return sorted({tag.partition("-")[2] for tag in self.manifest.labels if tag != "O"})
 
 
 @dataclass(frozen=True)
 class Models:
     """All models of a server: by name, the versions of one name from the oldest to the newest.
 
-    `wanted` are the names that the settings make the defaults of their tasks.
+    `wanted` are the names that the settings make the defaults of their tasks; `refused` gives, by id, the
+    reasons why other bundles of the folder are not in use.
     """
 
     all: tuple[Model, ...]
     wanted: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, task: str) -> list[Model]:
         return [model for model in self.all if model.manifest.task == task]
-
-    @cached_property
-    def _defaults(self) -> dict[str, Model | None]:
-        return {task: self._default(task) for task in TASKS}
 
     def default(self, task: str) -> Model | None:
         """The wanted model, else the newest version of the first student, else of the first model."""
         return self._defaults[task]
 
+    @cached_property
+    def _defaults(self) -> dict[str, Model | None]:
+        return {task: self._default(task) for task in TASKS}
+
     def _default(self, task: str) -> Model | None:
-        candidates = self.of(task)
         if task in self.wanted:
             return self._named(self.wanted[task], task)
-        first = next((model for model in candidates if model.manifest.role == "student"), None)
-        first = first or next(iter(candidates), None)
+        candidates = self.of(task)
+        students = [model for model in candidates if model.manifest.role == "student"]
+        first = next(iter(students or candidates), None)
         return self._named(first.name, task) if first else None
+
+    def labels(self, model: Model) -> ServedModel:
+        """How the metrics show a model."""
+        task = model.manifest.task
+        return ServedModel(task, model.id, model.version, self.default(task) is model)
 
     def choose(self, task: str, name: str | None) -> Model:
         """The model for a request: the named one, or the default. Raises a `Problem` where there is none."""

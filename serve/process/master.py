@@ -1,4 +1,4 @@
-"""gunicorn's master process: what it is told, and what it passes on to the workers."""
+"""gunicorn's master process: its settings, and what workers inherit from it."""
 
 import ipaddress
 import logging
@@ -16,8 +16,6 @@ from serve.process.cores import available_cores, shares
 from serve.settings import Settings
 from serve.telemetry import logs
 from serve.telemetry.metrics_folder import mark_dead, prepare_folder
-
-NOT_VARIABLES = {"limits", "defaults"}
 
 log = logging.getLogger("serve")
 
@@ -42,8 +40,9 @@ def prepare(settings: Settings) -> Settings:
     prepare_folder()
     settings = settings.model_copy(update={"workers": workers, "threads": threads})
     # Options become variables, so that the application, which reads its own settings, has the same.
-    for name, value in settings.model_dump(exclude=NOT_VARIABLES, exclude_none=True).items():
-        os.environ[f"SERVE_{name.upper()}"] = str(value)
+    for name, value in settings.model_dump(exclude_none=True).items():
+        for part, each in value.items() if isinstance(value, dict) else [("", value)]:
+            os.environ[f"SERVE_{name}__{part}".removesuffix("__").upper()] = str(each)
     return settings
 
 
@@ -53,7 +52,6 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "bind": f"{settings.host}:{settings.port}",
         "workers": settings.workers,
         "worker_class": "serve.process.worker.Worker",
-        "keepalive": round(settings.keep_alive_seconds),
         # A worker ends by itself within this time; gunicorn kills one that does not.
         "graceful_timeout": round(settings.drain_seconds) + settings.graceful_seconds + 5,
         "timeout": 120,

@@ -1,4 +1,4 @@
-"""The gunicorn worker: uvicorn that drains before it stops, and looks for new models when it is told to."""
+"""The gunicorn worker: uvicorn that drains before it stops, and looks for new models on SIGHUP."""
 
 import asyncio
 import gc
@@ -12,9 +12,8 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from serve.process.protocol import protocol_of
+from serve.process.protocol import Protocol
 from serve.service import Service
-from serve.telemetry.tracing import traced
 
 ACCEPTED_AT_ONCE = 64
 """Connections that a worker takes before it does something else, so that others get some as well."""
@@ -26,10 +25,9 @@ log = logging.getLogger("serve")
 
 
 class DrainingServer(Server):
-    """Serves on for a while after it is told to stop, and loses no connection that was made by then."""
+    """Serves on for a while after SIGTERM, and loses no connection that was made by then."""
 
     def __init__(self, config: Config, service: Service) -> None:
-        self._protocol_class = config.http = protocol_of(service.settings, service.gate)
         super().__init__(config)
         self._service = service
         self._accepting: set[asyncio.Task[Any]] = set()
@@ -76,7 +74,10 @@ class DrainingServer(Server):
             task.add_done_callback(self._accepting.discard)
 
     def _protocol(self) -> asyncio.Protocol:
-        return self._protocol_class(self.config, self.server_state, self.lifespan.state)
+        settings, admission = self._service.settings, self._service.admission
+        return Protocol(
+            self.config, self.server_state, self.lifespan.state, settings=settings, admission=admission
+        )
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -93,7 +94,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service: Service = app.state.service
         app.state.replaces_a_worker = self.age > self.cfg.workers
         self.config.timeout_keep_alive = service.settings.keep_alive_seconds
-        self.config.app = traced(app) if service.settings.tracing else app
+        self.config.app = app
         self.config.timeout_graceful_shutdown = service.settings.graceful_seconds
         server = DrainingServer(self.config, service)
         self._install_sigquit_handler()

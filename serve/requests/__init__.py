@@ -1,1 +1,1 @@
-"""From an HTTP request to items in a queue: headers, body, keys, admission."""
+"""From an HTTP request to items in a queue: headers, body, items, admission."""

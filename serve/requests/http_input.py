@@ -1,15 +1,22 @@
-"""A request's headers and body, read within their limits of time and size."""
+"""A request's headers and body, read within their limits of time and size.
+
+Bodies are read and parsed here and not by FastAPI, which bounds neither time nor size and takes 20 % longer
+for an endpoint that does nothing (184 µs instead of 154).
+"""
 
 import asyncio
 import math
 
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from serve.problems import Fault, Problem, pointer
-from serve.process.protocol import BODY_IS_THERE
 from serve.schemas import AnnotationRequest
+
+BODY_COMPLETE = "serve.body_complete"
+"""The key of a request's scope that is there once the whole body is: then nothing has to be timed."""
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 LEAST_SECONDS = 0.05
@@ -18,16 +25,24 @@ LEAST_SECONDS = 0.05
 FAULTS_SHOWN = 20
 
 
-def check_media_type(content_type: str, *wanted: str) -> None:
+def check_media_type(headers: Headers, *wanted: str) -> None:
     """Raises a `Problem` unless the body is declared as one of `wanted`; it recommends the first."""
-    declared = content_type.partition(";")[0].strip().lower()
+    declared = headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared not in wanted and not (wanted[0] == "application/json" and declared.endswith("+json")):
         detail = f"The content type is {declared!r}; send the header `Content-Type: {wanted[0]}`."
         raise Problem("unsupported_media_type", detail)
 
 
-def seconds_wanted(header: str | None, most: float) -> float:
-    """The time that a request may take: what its header says, but not more than the server gives."""
+def check_length(headers: Headers, most: int) -> None:
+    """Raises a `Problem` where the body is announced to be too large."""
+    announced = headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > most:
+        raise _too_large(most)
+
+
+def seconds_wanted(headers: Headers, most: float) -> float:
+    """The time that a request may take: its header's, but not more than the server gives."""
+    header = headers.get(TIMEOUT_HEADER)
     if header is None:
         return most
     try:
@@ -40,45 +55,47 @@ def seconds_wanted(header: str | None, most: float) -> float:
     return min(seconds, most)
 
 
-async def read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
-    """The whole body. Raises a `Problem` where it takes too long, ClientDisconnect where it breaks off."""
-    if BODY_IS_THERE in scope:
-        return await _whole_body(receive)
+async def read_body(scope: Scope, receive: Receive, *, seconds: float, most: int) -> bytes:
+    """The whole body; no more than `most` bytes and a chunk are ever held.
+
+    Raises:
+        Problem: it is too large, or takes too long.
+        ClientDisconnect: it breaks off.
+    """
+    body = bytearray()
     try:
-        async with asyncio.timeout(seconds):
-            return await _whole_body(receive)
+        async with asyncio.timeout(None if BODY_COMPLETE in scope else seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if len(body) > most:
+                    raise _too_large(most)
+                if not message.get("more_body", False):
+                    return bytes(body)
     except TimeoutError:
         detail = f"After {seconds:g} s the body is not complete; send it faster, or less of it."
         raise Problem("body_timeout", detail, headers={"Connection": "close"}) from None
 
 
-async def _whole_body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
 def parse_body(body: bytes) -> AnnotationRequest:
-    """The request that a body says. Raises a `Problem` that names what is wrong with it."""
+    """The request in a body. Raises a `Problem` that names what is wrong with it."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Problem(
-            "invalid_encoding", f"Byte {error.start} is not UTF-8; JSON is sent as UTF-8."
-        ) from None
+        detail = f"Byte {error.start} is not UTF-8; JSON is sent as UTF-8."
+        raise Problem("invalid_encoding", detail) from None
     try:
         return AnnotationRequest.model_validate_json(text)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        if faults[0]["type"] == "json_invalid":
-            raise Problem("malformed_json", f"{faults[0]['msg']}.") from None
-        errors = [
-            Fault(pointer=pointer(*fault["loc"]), detail=fault["msg"]) for fault in faults[:FAULTS_SHOWN]
-        ]
-        detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in errors[:3])
-        raise Problem("invalid_request", f"{detail}.", errors) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            raise Problem("malformed_json", f"{found[0]['msg']}.") from None
+        faults = [Fault(pointer=pointer(*each["loc"]), detail=each["msg"]) for each in found[:FAULTS_SHOWN]]
+        detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
+        raise Problem("invalid_request", f"{detail}.", faults) from None
+
+
+def _too_large(most: int) -> Problem:
+    return Problem("body_too_large", f"A body may have {most} bytes; send the items in several requests.")

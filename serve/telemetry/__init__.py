@@ -1,1 +1,1 @@
-"""What the server tells of itself: metrics, logs, traces."""
+"""Metrics, logs and traces."""

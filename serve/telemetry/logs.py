@@ -12,11 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from functools import lru_cache
-from itertools import count
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_json
+
+from serve.telemetry.summary import RequestSummary
 
 Format = Literal["json", "text"]
 
@@ -26,13 +27,8 @@ ERRORS_SHOWN = 10
 log = logging.getLogger("serve")
 _requests = logging.getLogger("serve.access")
 
-# What gunicorn itself catches is a worker that does not start, and its message is for the operator.
-_OF_OPERATORS = frozenset({"gunicorn.error"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-# Asking the system for random numbers at each id would take longer than counting.
-_own_ids = os.urandom(8).hex()
-_numbers = count()
 _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
@@ -71,6 +67,7 @@ class TextLines(logging.Formatter):
 
 def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
     """Makes every logger write such lines to stderr; returns gunicorn's `logconfig_dict` for the same."""
+    silent = {"level": level, "handlers": [], "propagate": False}
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -81,10 +78,10 @@ def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {
             # uvicorn-worker gives gunicorn's handlers to uvicorn's loggers; without one, access is silent.
-            "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
-            "gunicorn.access": {"level": level, "handlers": [], "propagate": False},
-            "uvicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
-            "uvicorn.access": {"level": level, "handlers": [], "propagate": False},
+            "gunicorn.error": silent | {"handlers": ["stderr"]},
+            "gunicorn.access": silent,
+            "uvicorn.error": silent | {"handlers": ["stderr"]},
+            "uvicorn.access": silent,
         },
     }
     logging.config.dictConfig(config)
@@ -95,44 +92,24 @@ def configure(format: Format = "json", level: str = "INFO") -> dict[str, Any]:
     return config
 
 
-def access(
-    *,
-    method: str,
-    path: str,
-    status: int,
-    seconds: float,
-    bytes_in: int,
-    bytes_out: int,
-    request_id: str,
-    client: str | None,
-    key: str | None = None,
-    model: str | None = None,
-    version: str | None = None,
-    items: int | None = None,
-    sentences: int | None = None,
-    tokens: int | None = None,
-) -> None:
-    """Writes the one line of a request. `path` is the route's, which holds nothing that a user wrote."""
+def log_request(summary: RequestSummary, seconds: float) -> None:
+    """Writes the one line of a request, without the fields that are not known."""
     fields = {
-        "method": method,
-        "path": path,
-        "status": status,
+        "method": summary.method,
+        "path": summary.path,
+        "status": summary.status,
         "ms": round(seconds * 1000, 3),
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
-        "request_id": request_id,
-        "client": client,
-        "key": key,
-        "model": model,
-        "version": version,
-        "items": items,
-        "sentences": sentences,
-        "tokens": tokens,
+        "bytes_in": summary.bytes_in,
+        "bytes_out": summary.bytes_out,
+        "request_id": summary.id,
+        "client": summary.client,
+        "key": summary.key,
     }
-    known = {name: value for name, value in fields.items() if value is not None}
+    if summary.model:
+        fields |= summary.model_and_sizes()
     # A record made by hand: `info` would look for its caller, which takes as long as all the rest.
     record = logging.LogRecord("serve.access", logging.INFO, "", 0, "request", None, None)
-    record.fields = known
+    record.fields = {name: value for name, value in fields.items() if value is not None}
     _requests.handle(record)
 
 
@@ -140,24 +117,12 @@ def request_id(given: str | None) -> str:
     """The client's `X-Request-Id` where that is fit for logs and headers, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return f"{_own_ids}{next(_numbers):08x}"
-
-
-def _begin_own_ids() -> None:
-    global _own_ids
-    _own_ids = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_begin_own_ids)
+    return os.urandom(12).hex()
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
-
-
-@lru_cache(maxsize=2)
-def _second(since_1970: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_1970))
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{second}.{int(record.msecs):03d}Z"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -171,11 +136,13 @@ def _message(record: logging.LogRecord) -> str:
 def _errors(record: logging.LogRecord) -> list[dict[str, Any]]:
     if not record.exc_info or record.exc_info[1] is None:
         return []
+    # What gunicorn itself catches is a worker that does not start, and its message is for the operator.
+    shown = record.name == "gunicorn.error"
     return [
         {"type": type(error).__qualname__}
-        | ({"message": str(error)} if record.name in _OF_OPERATORS else {})
+        | ({"message": str(error)} if shown else {})
         | {"frames": _frames(error)}
-        for error in list(_chain(record.exc_info[1], set()))[:ERRORS_SHOWN]
+        for error in islice(_chain(record.exc_info[1], set()), ERRORS_SHOWN)
     ]
 
 

@@ -4,95 +4,67 @@ A span names the route and tells times and sizes. The path as sent, the query, h
 exceptions stay out, which is why the spans are made here and not by OpenTelemetry's instrumentation of ASGI.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from serve import __version__
 from serve.models.discovery import StartError
-from serve.telemetry.metrics import route
+from serve.telemetry.summary import RequestSummary
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
 
 
-def traced(app: ASGIApp, provider: "TracerProvider | None" = None) -> ASGIApp:
-    """The application with a span for each request, part of the client's trace where there is one.
+def start(provider: "TracerProvider | None" = None) -> "Tracer":
+    """The tracer of this process.
 
-    Without a provider a thread sends them, by OTLP over HTTP, to where the standard OTEL_ variables say; so
-    call it after the fork. Raises StartError where the extra `tracing` is not installed.
+    Without a provider a thread sends spans in batches, by OTLP over HTTP, to where the standard OTEL_
+    variables say, and the last of them when the process exits; so call it after the fork. Raises StartError
+    where the extra `tracing` is not installed.
     """
     try:
-        from opentelemetry.propagate import extract
-        from opentelemetry.trace import SpanKind, StatusCode
-
-        tracer = (provider or _exporting()).get_tracer("serve", __version__)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise StartError(
             f"tracing is on, but there is no {error.name}: pip install 'structural-kd[tracing]'"
         ) from error
-
-    async def with_span(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTRACED:
-            await app(scope, receive, send)
-            return
-        label = route(scope["path"])
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        with tracer.start_as_current_span(
-            f"{scope['method']} {label}",
-            context=extract(headers),
-            kind=SpanKind.SERVER,
-            attributes={"http.request.method": scope["method"], "http.route": label},
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-
-            async def watched_send(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    span.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= 500:
-                        span.set_status(StatusCode.ERROR)
-                await send(message)
-
-            try:
-                await app(scope, receive, watched_send)
-            except Exception as error:
-                span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(StatusCode.ERROR)
-                raise
-
-    return with_span
+    if provider is None:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider.get_tracer("serve", __version__)
 
 
-def describe_request(
-    stages: Mapping[str, float], *, model: str, version: str, sentences: int, tokens: int
+def send_span(
+    tracer: "Tracer", summary: RequestSummary, headers: Iterable[tuple[bytes, bytes]], seconds: float
 ) -> None:
-    """Notes on the request's span who answered how much, and the seconds of each stage.
+    """Sends the span of a request that has just ended, part of the client's trace where there is one."""
+    from opentelemetry.propagate import extract
+    from opentelemetry.trace import SpanKind, StatusCode
 
-    Call it inside a traced application only, before the request ends.
-    """
-    from opentelemetry.trace import get_current_span
-
-    get_current_span().set_attributes(
-        {
-            "serve.model": model,
-            "serve.version": version,
-            "serve.sentences": sentences,
-            "serve.tokens": tokens,
-            **{f"serve.{stage}_seconds": seconds for stage, seconds in stages.items()},
-        }
+    if summary.path in UNTRACED:
+        return
+    known: dict[str, Any] = {
+        "http.request.method": summary.method,
+        "http.route": summary.path,
+        "http.response.status_code": summary.status or None,
+        "error.type": summary.failure,
+    }
+    if summary.model:
+        known |= {f"serve.{name}": value for name, value in summary.model_and_sizes().items()}
+    known |= {f"serve.{stage}_seconds": duration for stage, duration in summary.stages.items()}
+    span = tracer.start_span(
+        f"{summary.method} {summary.path}",
+        context=extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers}),
+        kind=SpanKind.SERVER,
+        attributes={name: value for name, value in known.items() if value is not None},
+        start_time=time.time_ns() - round(1e9 * seconds),
     )
-
-
-def _exporting() -> "TracerProvider":
-    """A provider that sends spans in batches, and what is left of them when the process exits."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    if summary.status >= 500 or summary.failure:
+        span.set_status(StatusCode.ERROR)
+    span.end()

@@ -1,9 +1,11 @@
 """A server over a real socket, with given predictors; and connections on which tests send what they like."""
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serve.app import create_app
-from serve.process.protocol import protocol_of
+from serve.process.protocol import Protocol
 from serve.settings import Settings
 from tests.serve.fakes import FakeNer, FakeParser, HeldNer
 
@@ -26,10 +28,12 @@ class Client(httpx.Client):
 
     def waiting(self) -> int:
         """The sentences that wait for the server's first model."""
-        return len(self.app.state.service.state.models.all[0].batcher._queue)
+        return len(self.app.state.service.models.all[0].batcher._queue)
 
 
 Serve = Callable[..., Client]
+
+ADA = {"texts": ["Ada sleeps."]}
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -58,13 +62,33 @@ def answer(connection: socket.socket) -> HTTPResponse:
     return response
 
 
+def request(sentences: int, *headers: str, word: str = "w") -> bytes:
+    """A request of so many sentences of one word each."""
+    body = json.dumps({"sentences": [[word]] * sentences}).encode()
+    return head("/ner", f"Content-Length: {len(body)}", *headers) + body
+
+
+def problem(response: HTTPResponse | httpx.Response) -> tuple[int, str]:
+    """Status and code of an answer that is a problem."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    if isinstance(response, httpx.Response):
+        return response.status_code, response.json()["code"]
+    return response.status, json.loads(response.read())["code"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """serve({"name": predictor, ...}, **settings) starts a server and gives a client of it.
 
     With a `folder` and a `load` it serves what lies there instead.
     """
-    stops: list[Callable[[], None]] = []
+    started: list[tuple[Client, uvicorn.Server, threading.Thread, socket.socket]] = []
 
     def start(
         predictors: dict[str, Any], *, folder: Path | None = None, load: Any = None, **settings: Any
@@ -81,33 +105,28 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         app = create_app(chosen, load=load or given)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        protocol = protocol_of(chosen, app.state.service.gate)
+        protocol: Any = partial(Protocol, settings=chosen, admission=app.state.service.admission)
         options: dict[str, Any] = {"timeout_keep_alive": chosen.keep_alive_seconds}
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, http=protocol, **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            assert time.monotonic() < deadline, "the server takes too long to start"
-            time.sleep(0.01)
+        until(lambda: server.started or not thread.is_alive())
+        assert server.started, "the server did not start"
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         client = Client(base_url=address, timeout=20, trust_env=False)
         client.app = app
 
-        def stop() -> None:
-            client.close()
-            server.should_exit = True
-            thread.join(timeout=20)
-            listener.close()
-
-        stops.append(stop)
+        started.append((client, server, thread, listener))
         return client
 
     yield start
-    for stop in stops:
-        stop()
+    for client, server, _, _ in started:
+        client.close()
+        server.should_exit = True
+    for _, _, thread, listener in started:
+        thread.join(timeout=20)
+        listener.close()
 
 
 @pytest.fixture(scope="session")

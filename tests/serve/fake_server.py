@@ -26,7 +26,7 @@ class SlowNer(FakeNer):
     def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
         time.sleep(self.delay)
         if any("poison" in words for words in sentences):
-            raise ValueError("cannot bear " + " ".join(map(str, sentences)))
+            raise ValueError("cannot answer " + " ".join(map(str, sentences)))
         return super().predict(sentences)
 
 

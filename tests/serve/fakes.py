@@ -74,7 +74,7 @@ class FakeParser:
 
 @dataclass
 class HeldNer(FakeNer):
-    """A tagger whose runs wait until its `gate` is open; the word "poison" is more than it can bear."""
+    """A tagger whose runs wait until its `gate` is open; the word "poison" is more than it can answer."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     runs: list[list[Sequence[str]]] = field(default_factory=list)
@@ -83,5 +83,5 @@ class HeldNer(FakeNer):
         self.runs.append(list(sentences))
         assert self.gate.wait(timeout=60)
         if any("poison" in words for words in sentences):
-            raise ValueError("cannot bear " + " ".join(map(str, sentences)))
+            raise ValueError("cannot answer " + " ".join(map(str, sentences)))
         return super().predict(sentences)

@@ -1,25 +1,26 @@
 """What the endpoints answer, over a real socket."""
 
+import json
 import re
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from serve import openapi, schemas
-from tests.serve.conftest import Serve
-from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
+from serve import schemas
+from tests.serve.conftest import Serve, answer, connect, head, until
+from tests.serve.fakes import FakeManifest, FakeNer, FakeParser, HeldNer, Tagged
 
 
 def test_entities_of_raw_text_have_token_and_character_offsets(client: httpx.Client) -> None:
-    answer = client.post("/ner", json={"texts": ["so Ada  Lovelace isn't here. Bye Bob!"]})
-    assert answer.status_code == 200
-    assert answer.json() == {
+    response = client.post("/ner", json={"texts": ["so Ada  Lovelace isn't here. Bye Bob!"]})
+    assert response.status_code == 200
+    assert response.json() == {
         "model": "names",
         "results": [
             {
@@ -36,8 +37,8 @@ def test_entities_of_raw_text_have_token_and_character_offsets(client: httpx.Cli
 
 
 def test_entities_of_given_tokens_have_no_character_offsets(client: httpx.Client) -> None:
-    answer = client.post("/ner", json={"sentences": [["by", "Ada", "Lovelace"]], "model": "names"})
-    assert answer.json()["results"] == [
+    response = client.post("/ner", json={"sentences": [["by", "Ada", "Lovelace"]], "model": "names"})
+    assert response.json()["results"] == [
         {
             "tokens": ["by", "Ada", "Lovelace"],
             "entities": [
@@ -51,8 +52,8 @@ def test_entities_of_given_tokens_have_no_character_offsets(client: httpx.Client
 def test_heads_count_from_the_first_token_of_the_text_and_each_sentence_has_a_root(
     client: httpx.Client,
 ) -> None:
-    answer = client.post("/parse", json={"texts": ["She sleeps. He too snores."]})
-    assert answer.json() == {
+    response = client.post("/parse", json={"texts": ["She sleeps. He too snores."]})
+    assert response.json() == {
         "model": "trees",
         "results": [
             {
@@ -78,9 +79,9 @@ def test_heads_count_from_the_first_token_of_the_text_and_each_sentence_has_a_ro
 def test_every_item_has_its_result_in_order_also_an_empty_one(
     client: httpx.Client, path: str, request_body: dict[str, Any], tokens: list[list[str]]
 ) -> None:
-    answer = client.post(path, json=request_body)
-    assert answer.status_code == 200
-    assert [result["tokens"] for result in answer.json()["results"]] == tokens
+    response = client.post(path, json=request_body)
+    assert response.status_code == 200
+    assert [result["tokens"] for result in response.json()["results"]] == tokens
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,16 +92,12 @@ def test_character_offsets_index_the_text_as_sent(client: httpx.Client, texts: l
     for text, result in zip(texts, results, strict=True):
         for entity in result["entities"]:
             assert text[entity["start_char"] : entity["end_char"]] == entity["text"]
-            assert (
-                entity["text"].split()
-                == "".join(token + (" " if False else "") for token in [entity["text"]]).split()
-            )
 
 
 def test_code_points_beyond_the_first_plane_count_as_one_also_when_escaped(client: httpx.Client) -> None:
     body = '{"texts": ["\\ud83d\\ude00 \\u05d0 Ada"]}'
-    answer = client.post("/ner", content=body, headers={"Content-Type": "application/json"})
-    (entity,) = answer.json()["results"][0]["entities"]
+    response = client.post("/ner", content=body, headers={"Content-Type": "application/json"})
+    (entity,) = response.json()["results"][0]["entities"]
     assert (entity["start_char"], entity["end_char"], entity["text"]) == (4, 7, "Ada")
 
 
@@ -113,14 +110,14 @@ def test_where_a_long_sentence_was_cut_is_said(serve: Serve) -> None:
 
 
 def test_trees_as_conllu(client: httpx.Client) -> None:
-    answer = client.post(
+    response = client.post(
         "/parse",
         json={"texts": ["She\nisn't  _.\tBye.\n\nNo", "", "x"]},
         headers={"Accept": "text/x-conllu"},
     )
-    assert answer.headers["content-type"] == "text/x-conllu; charset=utf-8"
-    assert answer.headers["vary"] == "Accept"
-    assert answer.text == (
+    assert response.headers["content-type"] == "text/x-conllu; charset=utf-8"
+    assert response.headers["vary"] == "Accept"
+    assert response.text == (
         "# newdoc id = item-0\n# model = trees\n# sent_id = item-0-0\n# text = She isn't _.\n"
         "1\tShe\t_\t_\t_\t_\t0\troot\t_\t_\n"
         "2\tis\t_\t_\t_\t_\t1\tdep\t_\tSpaceAfter=No\n"
@@ -142,10 +139,10 @@ def test_trees_as_conllu(client: httpx.Client) -> None:
 
 
 def test_given_tokens_as_conllu_have_no_text_and_may_hold_spaces(client: httpx.Client) -> None:
-    answer = client.post(
+    response = client.post(
         "/parse", json={"sentences": [["10 000", "men"]]}, headers={"Accept": "text/x-conllu"}
     )
-    assert answer.text == (
+    assert response.text == (
         "# newdoc id = item-0\n# model = trees\n# sent_id = item-0-0\n"
         "1\t10 000\t_\t_\t_\t_\t0\troot\t_\t_\n"
         "2\tmen\t_\t_\t_\t_\t1\tdep\t_\t_\n"
@@ -158,10 +155,10 @@ def test_given_tokens_as_conllu_have_no_text_and_may_hold_spaces(client: httpx.C
 def test_conllu_has_ten_columns_and_its_text_is_its_forms_whatever_is_sent(
     client: httpx.Client, text: str
 ) -> None:
-    answer = client.post("/parse", json={"texts": [text]}, headers={"Accept": "text/x-conllu"})
+    response = client.post("/parse", json={"texts": [text]}, headers={"Accept": "text/x-conllu"})
     tokens = client.post("/parse", json={"texts": [text]}).json()["results"][0]["tokens"]
     forms: list[str] = []
-    for block in answer.text.split("\n\n")[:-1]:
+    for block in response.text.split("\n\n")[:-1]:
         lines = block.split("\n")
         words = [line.split("\t") for line in lines if not line.startswith("#") or "\t" in line]
         assert [word[0] for word in words] == [str(number + 1) for number in range(len(words))]
@@ -185,8 +182,8 @@ def test_conllu_has_ten_columns_and_its_text_is_its_forms_whatever_is_sent(
     ],
 )
 def test_the_accept_header_chooses_the_format(client: httpx.Client, accept: str, media_type: str) -> None:
-    answer = client.post("/parse", json={"texts": ["a"]}, headers={"Accept": accept})
-    assert answer.headers["content-type"].partition(";")[0] == media_type
+    response = client.post("/parse", json={"texts": ["a"]}, headers={"Accept": accept})
+    assert response.headers["content-type"].partition(";")[0] == media_type
 
 
 def test_the_documentation_page_asks_nobody_else_for_its_parts(client: httpx.Client) -> None:
@@ -216,8 +213,8 @@ def test_info_names_models_and_limits(serve: Serve) -> None:
         "b-student": FakeNer(FakeManifest(language="ja")),
         "c-student": FakeNer(),
     }
-    answer = serve(predictors, limits={"items": 7}).get("/info").json()
-    models = answer["models"]
+    described = serve(predictors, limits={"items": 7}).get("/info").json()
+    models = described["models"]
     assert [(model["name"], model["role"], model["default"]) for model in models] == [
         ("a-teacher", "teacher", False),
         ("b-student", "student", True),
@@ -230,7 +227,7 @@ def test_info_names_models_and_limits(serve: Serve) -> None:
         "segmenter": "en", "labels": ["NAME"], "scores": [{"metric": "f1", "value": 80.0}],
         "provider": "CPUExecutionProvider",
     }  # fmt: skip
-    assert answer["limits"] == {
+    assert described["limits"] == {
         "body_bytes": 1 << 20, "items": 7, "text_characters": 100_000,
         "sentence_tokens": 512, "token_characters": 1000, "request_tokens": 32_768,
         "line_bytes": 1 << 20,
@@ -260,18 +257,15 @@ def test_the_description_has_examples_problems_and_no_dangling_reference(client:
     )
 
 
-def test_every_endpoint_has_an_example_of_its_answer_and_those_fit_their_schemas(
-    client: httpx.Client,
+@pytest.mark.parametrize(
+    ("path", "response"), [("/ner", schemas.NerResponse), ("/parse", schemas.ParseResponse)]
+)
+def test_answers_and_their_examples_have_the_fields_of_the_schema(
+    client: httpx.Client, path: str, response: type[BaseModel]
 ) -> None:
-    described = client.get("/openapi.json").json()
-    for path, operations in described["paths"].items():
-        for operation in operations.values():
-            content = operation["responses"]["200"]["content"]
-            assert all("example" in media for media in content.values()), path
-    schemas.ModelList.model_validate(openapi.MODELS_EXAMPLE)
-    schemas.Info.model_validate(openapi.INFO_EXAMPLE)
-    schemas.NerResponse.model_validate(openapi.NER_ANSWER)
-    schemas.ParseResponse.model_validate(openapi.PARSE_ANSWER)
+    given = client.post(path, json={"texts": ["Ada sleeps. Bob too."]}).json()
+    for body in (given, *response.model_json_schema()["examples"]):
+        assert response.model_validate(body).model_dump(mode="json") == body
 
 
 def _references(part: Any) -> set[str]:
@@ -284,41 +278,32 @@ def _references(part: Any) -> set[str]:
 
 
 @dataclass
-class SlowNer(FakeNer):
-    """Waits inside predict until told to go on, and notes how many calls are inside at once."""
+class CountingNer(HeldNer):
+    """Notes how many calls are inside at once."""
 
-    entered: threading.Event = field(default_factory=threading.Event)
-    go_on: threading.Event = field(default_factory=threading.Event)
     inside: int = 0
     most_inside: int = 0
 
-    def predict(self, sentences: Sequence[Sequence[str]]) -> list[Any]:
+    def predict(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
-        self.entered.set()
-        assert self.go_on.wait(20)
+        answers = super().predict(sentences)
         self.inside -= 1
-        return list(super().predict(sentences))
+        return answers
 
 
 def test_the_server_answers_while_a_model_is_busy_and_calls_each_model_once_at_a_time(serve: Serve) -> None:
-    slow = SlowNer()
-    busy = serve({"names": slow, "trees": FakeParser()})
-    answers: list[int] = []
-
-    def ask() -> None:
-        answers.append(httpx.post(f"{busy.base_url}/ner", json={"texts": ["x"]}, timeout=30).status_code)
-
-    askers = [threading.Thread(target=ask) for _ in range(4)]
+    engine = CountingNer()
+    busy = serve({"names": engine, "trees": FakeParser()})
+    body = json.dumps({"texts": ["x"]}).encode()
+    askers = [connect(busy) for _ in range(4)]
     for asker in askers:
-        asker.start()
-    assert slow.entered.wait(20)
-    try:
-        assert busy.get("/livez").status_code == 200
-        assert busy.post("/parse", json={"texts": ["x"]}).status_code == 200
-    finally:
-        slow.go_on.set()
-        for asker in askers:
-            asker.join(30)
-    assert answers == [200] * 4
-    assert slow.most_inside == 1
+        asker.sendall(head("/ner", f"Content-Length: {len(body)}") + body)
+    until(lambda: engine.runs)
+    assert busy.get("/livez").status_code == 200
+    assert busy.post("/parse", json={"texts": ["x"]}).status_code == 200
+    engine.gate.set()
+    assert [answer(asker).status for asker in askers] == [200] * 4
+    for asker in askers:
+        asker.close()
+    assert engine.most_inside == 1

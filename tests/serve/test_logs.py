@@ -69,6 +69,7 @@ log.error("%d sentences", word)
 EVENTS = """
 import logging, sys, warnings
 from serve.telemetry import logs
+from serve.telemetry.summary import RequestSummary
 
 logs.configure(sys.argv[1])
 log = logging.getLogger("serve")
@@ -78,10 +79,10 @@ log.info("")
 log.info("half \\ud800")
 log.debug("not shown")
 warnings.warn("old")
-logs.access(method="POST", path="/ner", status=200, seconds=0.0123456, bytes_in=10, bytes_out=20,
-            request_id="r-1", client="::1", model="ner", version="2", items=1, sentences=2, tokens=9)
-logs.access(method="GET", path="other", status=404, seconds=0.001, bytes_in=0, bytes_out=99,
-            request_id="r-2", client=None)
+known = RequestSummary("r-1", "POST", "/ner", "::1", status=200, bytes_in=10, bytes_out=20)
+known.model, known.version, known.items, known.sentences, known.tokens = "ner", "2", 1, 2, 9
+logs.log_request(known, seconds=0.0123456)
+logs.log_request(RequestSummary("r-2", "GET", status=404, bytes_out=99), seconds=0.001)
 """
 
 SERVER = """

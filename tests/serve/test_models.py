@@ -1,10 +1,9 @@
 """Which model answers, and how new ones take over while others are in use."""
 
-import asyncio
 import json
 import logging
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import httpx
 import pytest
 
 from serve.models.discovery import StartError, find_bundles
-from serve.models.reload import Registry, State
+from serve.models.reload import Registry
+from serve.models.selection import Models
 from serve.settings import Settings
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Serve, until
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
 
@@ -41,13 +41,9 @@ def registry(bundles: Path, **options: Any) -> Registry:
     return Registry(Settings(bundles=bundles), load, **options)
 
 
-def ids(state: State | None) -> list[str]:
-    assert state is not None
-    return [model.id for model in state.models.all]
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(test)
+def ids(models: Models | None) -> list[str]:
+    assert models is not None
+    return [model.id for model in models.all]
 
 
 def test_versions_lie_side_by_side_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -90,98 +86,86 @@ def test_the_settings_choose_the_default_of_a_task(serve_folder: "ServeFolder") 
     assert "'absent'" in answer.json()["detail"]
 
 
-def test_new_changed_and_removed_bundles_are_noticed(tmp_path: Path) -> None:
-    async def test() -> None:
-        write_bundle(tmp_path / "a", digest="1")
-        write_bundle(tmp_path / "b")
-        models = registry(tmp_path)
-        await models.start()
-        before = models.state
-        assert await models.refresh() is False
-        assert models.state is before
-        write_bundle(tmp_path / "c")
-        write_bundle(tmp_path / "a", digest="2")
-        (tmp_path / "b" / "manifest.json").unlink()
-        assert await models.refresh() is True
-        assert ids(models.state) == ["a", "c"]
-        assert models.state is not None
-        assert models.state.models.all[0].version == "2"
-
-    run(test())
+@pytest.mark.anyio
+async def test_new_changed_and_removed_bundles_are_noticed(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", digest="1")
+    write_bundle(tmp_path / "b")
+    watched = registry(tmp_path)
+    await watched.start()
+    before = watched.models
+    assert await watched.refresh() is False
+    assert watched.models is before
+    write_bundle(tmp_path / "c")
+    write_bundle(tmp_path / "a", digest="2")
+    (tmp_path / "b" / "manifest.json").unlink()
+    assert await watched.refresh() is True
+    assert ids(watched.models) == ["a", "c"]
+    assert watched.models is not None
+    assert watched.models.all[0].version == "2"
 
 
-def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
-    async def test() -> None:
-        write_bundle(tmp_path / "a")
-        models = registry(tmp_path)
-        await models.start()
-        assert models.state is not None
-        kept = models.state.models.all[0]
-        write_bundle(tmp_path / "b")
-        await models.refresh()
-        assert models.state.models.all[0] is kept
-
-    run(test())
+@pytest.mark.anyio
+async def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a")
+    watched = registry(tmp_path)
+    await watched.start()
+    assert watched.models is not None
+    kept = watched.models.all[0]
+    write_bundle(tmp_path / "b")
+    await watched.refresh()
+    assert watched.models.all[0] is kept
 
 
-def test_a_broken_bundle_is_refused_and_what_it_would_replace_goes_on(
+@pytest.mark.anyio
+async def test_a_broken_bundle_is_refused_and_what_it_would_replace_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def test() -> None:
-        write_bundle(tmp_path / "a", digest="1")
-        told: list[State] = []
-        models = registry(tmp_path, changed=told.append)
-        await models.start()
-        assert models.state is not None
-        kept = models.state.models.all[0]
-        write_bundle(tmp_path / "a", broken=True)
-        write_bundle(tmp_path / "new", broken=True)
-        await models.refresh()
-        assert models.state.models.all == (kept,)
-        assert set(models.state.refused) == {"a", "new"}
-        assert "model.onnx was changed" in models.state.refused["a"]
-        assert "model.onnx was changed" in caplog.text
-        caplog.clear()
-        await models.refresh()
-        assert not caplog.records, "said again without need"
-        write_bundle(tmp_path / "a", digest="3")
-        await models.refresh()
-        assert models.state.models.all[0].version == "3"
-        assert set(models.state.refused) == {"new"}
-        assert len(told) == 3
-
-    run(test())
+    write_bundle(tmp_path / "a", digest="1")
+    watched = registry(tmp_path)
+    await watched.start()
+    assert watched.models is not None
+    kept = watched.models.all[0]
+    write_bundle(tmp_path / "a", broken=True)
+    write_bundle(tmp_path / "new", broken=True)
+    await watched.refresh()
+    assert watched.models.all == (kept,)
+    assert set(watched.models.refused) == {"a", "new"}
+    assert "model.onnx was changed" in watched.models.refused["a"]
+    assert "model.onnx was changed" in caplog.text
+    caplog.clear()
+    await watched.refresh()
+    assert not caplog.records, "said again without need"
+    write_bundle(tmp_path / "a", digest="3")
+    await watched.refresh()
+    assert watched.models.all[0].version == "3"
+    assert set(watched.models.refused) == {"new"}
 
 
-def test_an_emptied_folder_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def test() -> None:
-        folder = write_bundle(tmp_path / "a")
-        models = registry(tmp_path)
-        await models.start()
-        (folder / "manifest.json").unlink()
-        assert await models.refresh() is False
-        assert ids(models.state) == ["a"]
-        assert "what is loaded goes on" in caplog.text
-
-    run(test())
+@pytest.mark.anyio
+async def test_an_emptied_folder_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_bundle(tmp_path / "a")
+    watched = registry(tmp_path)
+    await watched.start()
+    (folder / "manifest.json").unlink()
+    assert await watched.refresh() is False
+    assert ids(watched.models) == ["a"]
+    assert "what is loaded goes on" in caplog.text
 
 
-def test_a_server_that_starts_refuses_a_broken_bundle_and_a_replaced_worker_goes_on_without_it(
+@pytest.mark.anyio
+async def test_a_server_that_starts_refuses_a_broken_bundle_and_a_replaced_worker_goes_on_without_it(
     tmp_path: Path,
 ) -> None:
-    async def test() -> None:
-        write_bundle(tmp_path / "a")
-        write_bundle(tmp_path / "b", broken=True)
-        with pytest.raises(StartError, match=str(tmp_path / "b")):
-            await registry(tmp_path).start()
-        models = registry(tmp_path)
-        await models.start(strict=False)
-        assert ids(models.state) == ["a"]
-        write_bundle(tmp_path / "a", broken=True)
-        with pytest.raises(StartError):
-            await registry(tmp_path).start(strict=False)
-
-    run(test())
+    write_bundle(tmp_path / "a")
+    write_bundle(tmp_path / "b", broken=True)
+    with pytest.raises(StartError, match=str(tmp_path / "b")):
+        await registry(tmp_path).start()
+    watched = registry(tmp_path)
+    await watched.start(strict=False)
+    assert ids(watched.models) == ["a"]
+    write_bundle(tmp_path / "a", broken=True)
+    with pytest.raises(StartError):
+        await registry(tmp_path).start(strict=False)
 
 
 def test_a_watched_folder_switches_by_itself_and_no_request_fails(serve_folder: "ServeFolder") -> None:
@@ -196,16 +180,18 @@ def test_a_watched_folder_switches_by_itself_and_no_request_fails(serve_folder: 
 
     asker = threading.Thread(target=ask)
     asker.start()
+
+    def listed() -> tuple[str, int]:
+        """The newest model, and the number of refused bundles."""
+        found = client.get("/models").json()
+        return found["models"][-1]["id"], len(found["refused"])
+
     try:
+        until(lambda: statuses)
         for version in range(2, 6):
             write_bundle(bundles / "ner" / str(version))
             write_bundle(bundles / f"broken{version}", broken=True)
-            for _ in range(2000):
-                listed = client.get("/models").json()
-                if listed["models"][-1]["id"] == f"ner@{version}" and len(listed["refused"]) == version - 1:
-                    break
-            else:
-                raise AssertionError("the new version was not noticed")
+            until(lambda: listed() == (f"ner@{version}", version - 1))  # noqa: B023
     finally:
         stop.set()
         asker.join(20)
@@ -218,9 +204,7 @@ def test_a_request_is_answered_by_the_model_that_it_began_with(serve_folder: "Se
     def body() -> Iterator[bytes]:
         yield b'{"texts": ["Ada'
         write_bundle(bundles / "ner" / "2")
-        for _ in range(2000):
-            if client.get("/models").json()["models"][-1]["id"] == "ner@2":
-                break
+        until(lambda: client.get("/models").json()["models"][-1]["id"] == "ner@2")
         yield b'"]}'
 
     answer = client.post("/ner", content=body(), headers={"Content-Type": "application/json"})

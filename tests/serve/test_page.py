@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from serve.settings import Limits
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
 HEBREW = "הילדים משחקים בגן."
 HOSTILE = "<script>hacked = 1</script> <img src=x onerror='hacked = 1'> <b>Ada</b>"
 KEY = "key-0123456789abcdef"
@@ -28,31 +26,6 @@ KEY = "key-0123456789abcdef"
 CONTROLS = """
     return [...document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex]")]
         .filter((element) => element.checkVisibility() && !element.disabled)
-"""
-LEAST_CONTRAST = """
-    const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    function luminance(color) {
-        context.fillStyle = color;
-        context.fillRect(0, 0, 1, 1);
-        const [red, green, blue] = [...context.getImageData(0, 0, 1, 1).data].map((value) =>
-            value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-    }
-    function background(element) {
-        const color = getComputedStyle(element).backgroundColor;
-        return color === "rgba(0, 0, 0, 0)" ? background(element.parentElement) : color;
-    }
-    function contrast(element) {
-        const both = [getComputedStyle(element).color, background(element)].map(luminance);
-        return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
-    }
-    const mark = document.querySelector("mark");
-    const contrasts = Array.from({ length: 36 }, (_, index) => {
-        mark.style.setProperty("--hue", index * 10);
-        return contrast(mark.querySelector(".label"));
-    });
-    const others = document.querySelectorAll("p, a, h1, h2, h3, label, button, summary, code, textPath");
-    return Math.min(...contrasts, ...[...others].map(contrast));
 """
 
 
@@ -153,13 +126,6 @@ def served(serve: Serve) -> httpx.Client:
 @pytest.fixture
 def page(browser: Chrome, served: httpx.Client) -> Page:
     return Page(browser, served)
-
-
-@pytest.fixture
-def phone(browser: Chrome) -> Iterator[None]:
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    yield
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def output_of(command: str) -> str:
@@ -314,31 +280,13 @@ def test_the_page_asks_nothing_of_any_other_place_and_complains_of_nothing(
     assert page.browser.get_log("browser") == []
 
 
-@pytest.mark.usefixtures("phone")
-@pytest.mark.parametrize("text", ["Ada sleeps in London today.", "A" * 300, HEBREW])
-def test_nothing_is_wider_than_a_phone(page: Page, text: str) -> None:
-    page.run(text)
-    assert page.script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
-    assert page.all(".frame svg")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_of_every_colour_is_readable(page: Page, scheme: str) -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    page.run("Ada sleeps")
-    assert page.script(LEAST_CONTRAST) >= 4.5
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
 def test_what_the_server_refuses_is_said_with_its_reason(browser: Chrome, serve: Serve) -> None:
     page = Page(browser, serve({"names": FakeNer()}, limits=Limits(text_characters=20)))
     page.run("Ada")
     assert page.marked == ["Ada"]
     page.run("Ada " * 10)
-    assert page.message == "A text is too long. /texts/0: 40 characters; an item of 'texts' may have 20."
+    assert "/texts/0: 40 characters" in page.message
     assert page.one("#message").get_attribute("class") == "error"
-    assert page.one("#message").get_attribute("aria-live") == "polite"
     assert page.marked == []
 
 
@@ -349,24 +297,27 @@ def test_a_task_without_a_model_cannot_be_chosen(browser: Chrome, serve: Serve) 
     assert [heading.text for heading in page.all("h2")] == ["Entities"]
     page.one("#ner").click()
     page.run("Ada")
-    assert page.message == "Choose entities, trees or both."
+    assert "Choose" in page.message
 
 
-def test_an_empty_text_is_not_sent(page: Page) -> None:
-    page.run(" \n")
-    assert page.message == "Type or paste a text first."
-
-
-def test_when_to_try_again_is_said_also_where_only_a_header_tells(page: Page) -> None:
-    page.script("fetch = async () => new Response('busy', { status: 429, headers: { 'Retry-After': '3' } })")
-    page.run("Ada")
-    assert page.message == "The server answered 429. Try again in 3 seconds."
-
-
-def test_a_server_that_is_not_there_is_said_to_be_out_of_reach(page: Page) -> None:
-    page.script("fetch = async () => { throw new TypeError('Failed to fetch') }")
-    page.run("Ada")
-    assert page.message == "The server cannot be reached. Is it running, and is this device online?"
+@pytest.mark.parametrize(
+    ("fetch", "text", "message"),
+    [
+        ("async () => { throw new Error('sent all the same') }", " \n", "a text first"),
+        (
+            "async () => new Response('busy', { status: 429, headers: { 'Retry-After': '3' } })",
+            "Ada",
+            "429. Try again in 3 seconds",
+        ),
+        ("async () => { throw new TypeError('Failed to fetch') }", "Ada", "cannot be reached"),
+    ],
+)
+def test_an_empty_text_a_refusal_and_a_server_out_of_reach_are_said(
+    page: Page, fetch: str, text: str, message: str
+) -> None:
+    page.script(f"fetch = {fetch}")
+    page.run(text)
+    assert message in page.message
 
 
 def test_a_new_run_gives_up_the_one_before(page: Page) -> None:

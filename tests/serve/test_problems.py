@@ -4,14 +4,18 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve.app import create_app
 from serve.problems import KINDS
+from serve.settings import Settings
 from tests.serve.conftest import Serve
 from tests.serve.fakes import FakeManifest, FakeNer, FakeParser
 
@@ -241,23 +245,7 @@ def test_a_model_that_loses_a_sentence_is_an_error_not_a_shorter_answer(serve: S
     problem(serve({"names": ForgetfulNer()}).post("/ner", json={"texts": ["a", "b"]}), 500, "internal_error")
 
 
-def test_a_client_that_goes_away_leaves_the_server_well(client: httpx.Client) -> None:
-    import socket
-
-    address = (client.base_url.host, client.base_url.port or 0)
-    with socket.create_connection(address) as connection:
-        connection.sendall(
-            b"POST /ner HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"
-        )
-    assert client.post("/ner", json={"texts": ["a"]}).status_code == 200
-
-
-def test_nothing_is_ready_before_the_bundles_are_loaded(tmp_path: Any) -> None:
-    from fastapi.testclient import TestClient
-
-    from serve.app import create_app
-    from serve.settings import Settings
-
+def test_nothing_is_ready_before_the_bundles_are_loaded(tmp_path: Path) -> None:
     unstarted = TestClient(create_app(Settings(bundles=tmp_path)))  # its lifespan has not begun
     for answer in (
         unstarted.get("/readyz"),

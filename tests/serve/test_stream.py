@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.formats.jsonl_stream import LINES_AT_ONCE, Fault, split
+from serve.formats.jsonl_stream import LINES_AT_ONCE, split
+from serve.schemas import LineFault
 from structural_kd.annotate.lines import Line, Lines
 from structural_kd.annotate.readers import Reading, read_jsonl
 from structural_kd.annotate.stream import annotate
@@ -196,7 +197,7 @@ def test_lines_are_those_of_bulk_annotation_wherever_chunks_end(
         for start, end in pairwise(places):
             yield whole[start:end]
 
-    async def found() -> list[Line | Fault]:
+    async def found() -> list[Line | LineFault]:
         return [line async for lines in split(chunks(), limit=5) for line in lines]
 
     expected = list(Lines(io.BytesIO(whole), max_bytes=5))
@@ -249,7 +250,7 @@ def test_a_client_that_waits_to_be_told_to_continue_is_told(client: Client) -> N
         assert len(lines_of(answer(connection).read())) == 1
 
 
-def test_a_line_that_the_model_cannot_bear_harms_no_other(
+def test_a_line_that_the_model_cannot_answer_harms_no_other(
     held: tuple[HeldNer, Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, client = held

@@ -1,26 +1,25 @@
 """Which spans requests leave, and that no word of a user is in them."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
+from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from serve.middleware.request_log import RequestLog
 from serve.models.discovery import StartError
 from serve.telemetry import tracing
+from serve.telemetry.summary import summary_of
 
 ROOT = Path(__file__).parents[2]
 SECRET = "SecretWord"
@@ -28,10 +27,11 @@ SECRET = "SecretWord"
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers as the application would; `/parse` fails, and `/ner/stream` breaks."""
+    summary = summary_of(scope)
     if scope["path"] == "/ner":
-        tracing.describe_request(
-            {"read": 0.001, "engine": 0.25}, model="names", version="2", sentences=3, tokens=40
-        )
+        summary.model, summary.version = "names", "2"
+        summary.items, summary.sentences, summary.tokens = 1, 3, 40
+        summary.stages |= {"read": 0.001, "engine": 0.25}
     if scope["path"] == "/ner/stream":
         raise ValueError(SECRET)
     status = 500 if scope["path"] == "/parse" else 200
@@ -39,29 +39,13 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": scope["query_string"]})
 
 
-@contextmanager
-def serving(app: ASGIApp) -> Iterator[httpx.Client]:
-    """A client of the application over a real socket. When it ends, every request has ended."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        with httpx.Client(base_url=address, timeout=20, trust_env=False) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
-
-
-def spans_of(ask: Callable[[httpx.Client], object]) -> tuple[ReadableSpan, ...]:
+def spans_of(ask: Callable[[TestClient], object]) -> tuple[ReadableSpan, ...]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with serving(tracing.traced(answer, provider)) as client:
-        ask(client)
+    tracer = tracing.start(provider)
+    app = RequestLog(answer, draining=lambda: False, log_each=False, tracer=lambda: tracer)
+    ask(TestClient(app))
     return exporter.get_finished_spans()
 
 
@@ -76,12 +60,16 @@ def test_a_request_leaves_one_span_with_route_status_stages_and_sizes() -> None:
         "http.response.status_code": 200,
         "serve.model": "names",
         "serve.version": "2",
+        "serve.items": 1,
         "serve.sentences": 3,
         "serve.tokens": 40,
         "serve.read_seconds": 0.001,
         "serve.engine_seconds": 0.25,
     }
     assert span.parent is None
+    assert span.start_time
+    assert span.end_time
+    assert span.start_time <= span.end_time
 
 
 def test_a_client_s_trace_goes_on() -> None:
@@ -96,7 +84,7 @@ def test_a_client_s_trace_goes_on() -> None:
 
 @pytest.mark.parametrize("path", ["/ner", "/ner/stream", "/parse", f"/{SECRET}"])
 def test_no_path_query_header_body_or_message_is_in_a_span(path: str) -> None:
-    def ask(client: httpx.Client) -> None:
+    def ask(client: TestClient) -> None:
         client.post(
             path,
             params={SECRET: SECRET},
@@ -125,24 +113,15 @@ def test_health_and_metrics_leave_no_span() -> None:
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(
-        StartError, match=r"no opentelemetry\.sdk\.trace: pip install 'structural-kd\[tracing\]'"
-    ):
-        tracing.traced(answer)
+    with pytest.raises(StartError, match=r"no opentelemetry\.sdk\.trace: pip install"):
+        tracing.start()
 
 
 ONE_REQUEST = """
-import asyncio
-from serve.telemetry.tracing import traced
+from serve.telemetry import tracing
+from serve.telemetry.summary import RequestSummary
 
-async def answer(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-
-async def ignore(message):
-    pass
-
-scope = {"type": "http", "method": "POST", "path": "/ner", "headers": []}
-asyncio.run(traced(answer)(scope, None, ignore))
+tracing.send_span(tracing.start(), RequestSummary(method="POST", path="/ner"), [], 0.5)
 """
 
 

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from serve.requests.items import Item, parsed, recognised, sentences_of
 from structural_kd.__main__ import main
 from structural_kd.annotate.lines import Lines
 from structural_kd.annotate.readers import READERS, Reading
 from structural_kd.annotate.records import TOKEN_CHARACTERS, BadRecord
 from structural_kd.annotate.stream import windows
-from structural_kd.segment import Segmenter
 from tests.export.tiny_models import bundle_of
-from tests.structural_kd.annotation_fakes import FakeNer, FakeParser, fake_bundle, load
+from tests.structural_kd.annotation_fakes import fake_bundle, load
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "Zyzzyva"
@@ -78,21 +76,12 @@ def names(record: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("longest", [512, 3])
-def test_json_lines_are_what_the_server_answers(annotate: Annotate, longest: int) -> None:
+def test_two_tasks_together_give_the_results_of_each(annotate: Annotate, longest: int) -> None:
     texts = ["Ada met Lord Byron. They talked.", "", "שלום, Ada 👩‍👩‍👧!", "a,\n\nb"]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    segmenter = Segmenter("en")
-    items = [
-        Item(found.tokens, found.sentences, text, found.places, found.cuts)
-        for text in texts
-        for found in [segmenter(text, sentence_tokens=longest)]
-    ]
     options = (f"--sentence-tokens={longest}",)
-    sentences = sentences_of(items)
-    tagged = [each.model_dump(mode="json") for each in recognised(items, FakeNer().predict(sentences))]
-    trees = [each.model_dump(mode="json") for each in parsed(items, FakeParser().predict(sentences))]
-    assert annotate(lines, "in.jsonl", *options).records == tagged
-    assert annotate(lines, "in.jsonl", *options, tasks=["parse"]).records == trees
+    tagged = annotate(lines, "in.jsonl", *options).records
+    trees = annotate(lines, "in.jsonl", *options, tasks=["parse"]).records
     both = annotate(lines, "in.jsonl", *options, tasks=["ner", "parse"])
     assert both.records == [one | other for one, other in zip(tagged, trees, strict=True)]
     assert (both.status, both.errors) == (0, "")

@@ -1,12 +1,16 @@
 """Which API keys open the server, and which files of keys it refuses."""
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from serve.middleware.api_keys import ApiKeys
 from serve.models.discovery import StartError
-from serve.requests.keys import ApiKeys
+from tests.serve.conftest import ADA, Client, Serve, answer, connect, head, problem
+from tests.serve.fakes import FakeNer, FakeParser
 
 KEY = "0123456789abcdef"
 OTHER = "p:th~!$%^&*()_+={}"
@@ -24,7 +28,7 @@ def load(file: Path, text: str) -> ApiKeys:
     return ApiKeys.load(file)
 
 
-def test_a_key_opens_as_bearer_or_in_its_own_header_and_says_whose_it_is(file: Path) -> None:
+def test_a_key_opens_as_bearer_or_in_its_own_header_and_names_its_client(file: Path) -> None:
     keys = load(file, f"\ufeff# the clients\n\nshop:{KEY}\r\n desk : {OTHER}  \nnameless-key-of-line-5\n")
     assert keys.name_of(f"Bearer {KEY}", None) == "shop"
     assert keys.name_of(f"bearer  {KEY} ", None) == "shop"
@@ -100,3 +104,66 @@ def test_a_file_that_any_user_can_read_is_warned_of(
 
 def test_the_keys_themselves_are_not_kept(file: Path) -> None:
     assert KEY not in repr(load(file, f"shop:{KEY}"))
+
+
+@pytest.fixture(scope="module")
+def guarded(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    file: Path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    file.touch(mode=0o600)
+    file.write_text(f"# of the test\nreader: {KEY}\n")
+    return serve({"names": FakeNer(), "trees": FakeParser()}, api_keys=file)
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
+def test_a_valid_key_lets_in(guarded: Client, headers: dict[str, str]) -> None:
+    assert guarded.post("/ner", json=ADA, headers=headers).status_code == 200
+    assert guarded.get("/metrics", headers=headers).status_code == 200
+    content = b'{"tokens": ["Ada"]}\n'
+    headers = headers | {"Content-Type": "application/jsonl"}
+    assert guarded.post("/ner/stream", content=content, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {KEY}0"},
+        {"X-API-Key": ""},
+        {"X-API-Key": KEY.upper()},
+        {"X-API-Key": "ключ".encode()},
+    ],
+)
+def test_without_a_valid_key_nothing_is_told(guarded: Client, headers: dict[str, Any]) -> None:
+    for method, path in (
+        ("POST", "/ner"), ("POST", "/parse"), ("POST", "/ner/stream"), ("GET", "/models"), ("GET", "/info"),
+        ("GET", "/metrics"), ("GET", "/nowhere"), ("DELETE", "/ner"),
+    ):  # fmt: skip
+        refused = guarded.request(method, path, headers=headers)
+        assert problem(refused) == (401, "unauthorised"), path
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert KEY not in refused.text
+        assert "X-Request-Id" in refused.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["//ner", "/docs/../ner", "/page/../ner", "/page/%2e%2e/ner", "/%6eer", "/ner/"]
+)
+def test_no_other_spelling_of_a_path_is_a_way_past_the_keys(guarded: Client, path: str) -> None:
+    body = json.dumps(ADA).encode()
+    with connect(guarded) as connection:
+        connection.sendall(head(path, f"Content-Length: {len(body)}") + body)
+        assert answer(connection).status in (401, 404, 405)
+
+
+def test_a_refusal_for_a_key_does_not_wait_for_the_body(guarded: Client) -> None:
+    with connect(guarded) as connection:
+        connection.sendall(head("/ner", "Content-Length: 1000000", "Expect: 100-continue"))
+        assert problem(answer(connection)) == (401, "unauthorised")
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/docs", "/openapi.json", "/page/page.js"])
+def test_public_paths_ask_for_no_key(guarded: Client, path: str) -> None:
+    assert guarded.get(path).status_code == 200
