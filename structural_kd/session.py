@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -191,11 +190,14 @@ def check_installed(packages: Sequence[str]) -> None:
     if len(packages) != 1:
         raise BundleError(
             f"{' and '.join(packages) or 'neither onnxruntime nor onnxruntime-gpu'} installed, expected "
-            "exactly one: pip uninstall onnxruntime onnxruntime-gpu, then pip install one of them"
+            "exactly one: pip uninstall onnxruntime onnxruntime-gpu, then pip install 'structural-kd[cpu]' "
+            "or 'structural-kd[gpu]'"
         )
 
 
 def _is_installed(package: str) -> bool:
+    from importlib import metadata  # 30 ms, which other uses of this module need not take
+
     try:
         metadata.distribution(package)
     except metadata.PackageNotFoundError:

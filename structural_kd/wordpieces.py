@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+
+from structural_kd.extras import extra
+
+with extra("encoder", "a model with an encoder"):
+    from tokenizers import Tokenizer
 
 IntArray = NDArray[np.int64]
 

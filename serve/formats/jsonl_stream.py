@@ -1,6 +1,6 @@
 """Bulk work over one connection: JSON lines in, JSON lines out, in the same order.
 
-A line is what `python -m structural_kd annotate` takes and gives: `{"text": …}`, `{"tokens": […]}` or
+A line is what `structural-kd annotate` takes and gives: `{"text": …}`, `{"tokens": […]}` or
 `{"sentences": [[…], …]}`, with other keys carried to the result. Lines are read while results are written.
 At most LINES_AT_ONCE are on their way, and they fill at most QUEUE_SHARE of the model's queue; beyond that
 nothing is read until the client has taken results, or the model has room.
@@ -23,9 +23,9 @@ from serve.middleware.request_log import Visit
 from serve.models.selection import Model
 from serve.settings import Settings
 from structural_kd.annotate.lines import Line
-from structural_kd.annotate.readers import Reading, json_record
+from structural_kd.annotate.readers import ReaderSettings, json_record
 from structural_kd.annotate.records import Record, RecordError
-from structural_kd.annotate.writers import Annotated, write_jsonl
+from structural_kd.annotate.writers import AnnotatedRecord, write_jsonl
 
 MEDIA_TYPE = "application/jsonl"
 ACCEPTED = (MEDIA_TYPE, "application/x-ndjson", "application/json")
@@ -173,8 +173,8 @@ class Stream(Response):
         finally:
             self._jobs.discard(entry.job)
         if self._model.manifest.task == "ner":
-            return write_jsonl(Annotated(entry.record, tagged=answers))
-        return write_jsonl(Annotated(entry.record, parsed=answers))
+            return write_jsonl(AnnotatedRecord(entry.record, tagged=answers))
+        return write_jsonl(AnnotatedRecord(entry.record, parsed=answers))
 
 
 async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[Line | Fault]]:
@@ -218,7 +218,7 @@ async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[
         yield [read(bytes(buffer))]
 
 
-def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | Fault]:
+def _records(lines: Sequence[Line | Fault], reading: ReaderSettings) -> list[Record | Fault]:
     made: list[Record | Fault] = []
     for line in lines:
         if isinstance(line, Fault):
@@ -227,7 +227,7 @@ def _records(lines: Sequence[Line | Fault], reading: Reading) -> list[Record | F
         try:
             made.append(json_record(line, reading))
         except RecordError as error:
-            # The option is that of `python -m structural_kd annotate`.
+            # The option is that of `structural-kd annotate`.
             message = str(error).removesuffix(" (--sentence-tokens)")
             made.append(Fault(line.number, "invalid_record", message))
     return made

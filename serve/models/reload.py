@@ -9,7 +9,7 @@ from serve.batcher import Batcher, Bounds, Ran
 from serve.models.discovery import Found, Load, StartError, find_bundles, fingerprint, load_checked
 from serve.models.selection import Model, Models
 from serve.settings import Settings
-from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.readers import ReaderSettings
 from structural_kd.annotate.writers import RESULT_KEYS
 from structural_kd.segment import Segmenter
 
@@ -123,7 +123,7 @@ class Registry:
         language = predictor.manifest.language
         if language not in self._segmenters:
             self._segmenters[language] = Segmenter(language)
-        reading = Reading(
+        reading = ReaderSettings(
             language=language,
             sentence_tokens=limits.sentence_tokens,
             block_bytes=limits.line_bytes,

@@ -7,7 +7,7 @@ from functools import cached_property
 from serve.batcher import Batcher
 from serve.models.discovery import TASKS, Found, Manifest, Predictor
 from serve.problems import Fault, Problem, pointer
-from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.readers import ReaderSettings
 from structural_kd.segment import Segmenter
 
 DIGEST_CHARACTERS = 12
@@ -19,7 +19,7 @@ class Model:
 
     found: Found
     predictor: Predictor
-    reading: Reading
+    reading: ReaderSettings
     batcher: Batcher
 
     @property

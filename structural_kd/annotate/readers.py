@@ -23,7 +23,7 @@ _EMPTY_NODE = re.compile(r"(?:0|[1-9][0-9]*)\.[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderSettings:
     """What readers have to know.
 
     Attributes:
@@ -55,12 +55,12 @@ class Reading:
         return Record(line, found.tokens, found.sentences, text, found.places, found.cuts, carried)
 
 
-def read_text(lines: Lines, reading: Reading) -> Records:
+def read_text(lines: Lines, reading: ReaderSettings) -> Records:
     """A raw text a line, of one sentence or several."""
     return _line_by_line(lines, lambda line: reading.raw(line.number, line.text))
 
 
-def read_tokens(lines: Lines, reading: Reading) -> Records:
+def read_tokens(lines: Lines, reading: ReaderSettings) -> Records:
     """A sentence a line, its tokens separated by blanks or tabs."""
 
     def sentence(line: Line) -> Record:
@@ -71,12 +71,12 @@ def read_tokens(lines: Lines, reading: Reading) -> Records:
     return _line_by_line(lines, sentence)
 
 
-def read_jsonl(lines: Lines, reading: Reading) -> Records:
+def read_jsonl(lines: Lines, reading: ReaderSettings) -> Records:
     """A JSON object a line with exactly one of "text", "tokens" and "sentences"; other keys are carried."""
     return _line_by_line(lines, lambda line: json_record(line, reading))
 
 
-def read_conllu(lines: Lines, reading: Reading) -> Records:
+def read_conllu(lines: Lines, reading: ReaderSettings) -> Records:
     """A sentence with its comments up to each blank line (https://universaldependencies.org/format.html).
 
     Of the ten columns the first two are checked, as nothing else is read. Comments without a sentence are a
@@ -86,7 +86,7 @@ def read_conllu(lines: Lines, reading: Reading) -> Records:
         yield block if isinstance(block, BadRecord) else _conllu_record(block, reading)
 
 
-READERS: Mapping[str, Callable[[Lines, Reading], Records]] = {
+READERS: Mapping[str, Callable[[Lines, ReaderSettings], Records]] = {
     "text": read_text,
     "tokens": read_tokens,
     "jsonl": read_jsonl,
@@ -105,7 +105,7 @@ def _line_by_line(lines: Iterable[Line], record: Callable[[Line], Record]) -> Re
             yield BadRecord(line.number, str(error))
 
 
-def json_record(line: Line, reading: Reading) -> Record:
+def json_record(line: Line, reading: ReaderSettings) -> Record:
     """The record of a line of `read_jsonl`. Raises RecordError where it is none."""
     fields = _json_object(line.text)
     given = [key for key in ("text", "tokens", "sentences") if key in fields]
@@ -192,7 +192,7 @@ def _too_long(line: int, block_bytes: int) -> BadRecord:
     return BadRecord(line, f"the sentence is too long; expected a blank line within {limit}")
 
 
-def _conllu_record(block: list[Line], reading: Reading) -> Record | BadRecord:
+def _conllu_record(block: list[Line], reading: ReaderSettings) -> Record | BadRecord:
     rows: list[list[str]] = []
     tokens: list[str] = []
     covered = 0  # words up to the end of the multiword ranges so far

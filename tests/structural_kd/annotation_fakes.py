@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structural_kd
 from structural_kd.__main__ import main
-from structural_kd.annotate import partial
+from structural_kd.annotate import shards
 from structural_kd.results import Entity, ParsedSentence, TaggedSentence
 
 
@@ -86,5 +87,6 @@ def load(folder: Path, **_: Any) -> Any:
 
 
 if __name__ == "__main__":
-    partial.SECONDS_BETWEEN_CHECKPOINTS = float(os.environ.get("SECONDS_BETWEEN_CHECKPOINTS", 0))
-    sys.exit(main(load=load))
+    shards.SHARD_BYTES = int(os.environ.get("SHARD_BYTES", 1))
+    structural_kd.load = load
+    sys.exit(main())
