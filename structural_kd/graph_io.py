@@ -1,6 +1,29 @@
 """What each graph of a bundle reads and answers, as `export` writes it and the code here relies on."""
 
-from structural_kd.session import Signature, Value
+from typing import NamedTuple
+
+from structural_kd.session import Array, Signature, Value
+from structural_kd.words import FloatArray, IntArray
+
+
+class GraphInputs(NamedTuple):
+    """A batch of sentences, as a graph reads it.
+
+    rows: [W, G] float32, one for each distinct word.
+    words: [B, n] int64, places in ``rows``; beyond a sentence's end anything valid.
+    lengths: [B] int64.
+    encoded: [B, n, E] float32, an encoder's features, where the model has one.
+    """
+
+    rows: FloatArray
+    words: IntArray
+    lengths: IntArray
+    encoded: FloatArray | None = None
+
+    def feeds(self) -> dict[str, Array]:
+        """The graph's inputs by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
 
 FLOATS, NUMBERS = "tensor(float)", "tensor(int64)"
 

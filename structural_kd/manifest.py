@@ -55,7 +55,7 @@ class WordSettings:
 
 
 @dataclass(frozen=True)
-class EncoderSettings:
+class EncoderFeatures:
     """The encoder in front of a teacher: features of ``size`` values from windows of ``max_pieces``."""
 
     name: str
@@ -114,7 +114,7 @@ class Manifest:
     labels: tuple[str, ...]
     relative_labels: tuple[tuple[int, str], ...]
     words: WordSettings
-    encoder: EncoderSettings | None
+    encoder: EncoderFeatures | None
     parameters: int
     trainable_parameters: int
     scores: dict[str, dict[str, float]]

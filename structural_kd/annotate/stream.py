@@ -18,6 +18,7 @@ class SentencePredictor(Protocol):
 
 
 Window = list[Record | BadRecord]
+Item = AnnotatedRecord | BadRecord
 
 
 def windows(records: Iterable[Record | BadRecord], lines: Lines, tokens: int) -> Iterator[Window]:
@@ -39,9 +40,7 @@ def windows(records: Iterable[Record | BadRecord], lines: Lines, tokens: int) ->
         yield window
 
 
-def annotate(
-    window: Window, predictors: Mapping[str, SentencePredictor]
-) -> list[AnnotatedRecord | BadRecord]:
+def annotate(window: Window, predictors: Mapping[str, SentencePredictor]) -> list[Item]:
     """The records of a window with their answers; `predictors` are by task, "ner" or "parse" or both."""
     sentences = [
         record.tokens[start:end]

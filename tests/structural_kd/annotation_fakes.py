@@ -1,7 +1,8 @@
 """Predictors that answer by simple rules, and the command with them in place of bundles.
 
 Scores depend on what is annotated together, as a real model's last digits do. In a process of its own
-(`python -m tests.structural_kd.annotation_fakes annotate …`), SIGNAL="9@3" sends it signal 9 at its third window.
+(`python -m tests.structural_kd.annotation_fakes annotate …`), SIGNAL="9@3" sends it signal 9 at its third
+window, and SHARD_BYTES is the size of a shard.
 """
 
 import os

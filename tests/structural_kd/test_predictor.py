@@ -12,7 +12,7 @@ import structural_kd
 from structural_kd.batches import PADDED_A_TOKEN, length_batches
 from structural_kd.encoder import PieceEncoder
 from structural_kd.labels import spans_from_bioes
-from structural_kd.manifest import EncoderSettings
+from structural_kd.manifest import EncoderFeatures
 from structural_kd.trees import is_tree
 from tests.export.tiny_models import KINDS, bundle_of, sentences
 
@@ -127,7 +127,7 @@ def test_an_encoder_reads_many_windows_in_several_runs(tmp_path, monkeypatch):
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     graph: Any = PieceNumbers()
-    settings = EncoderSettings("digits", (-1,), 1, max_pieces=8, finetuned=False)
+    settings = EncoderFeatures("digits", (-1,), 1, max_pieces=8, finetuned=False)
     encoder = PieceEncoder(tmp_path / "tokenizer.json", graph, settings)
     monkeypatch.setattr("structural_kd.encoder.PIECES_A_RUN", 30)
     features = encoder.features([["1234567", "19"], ["2", "46"] * 40, ["5"]])

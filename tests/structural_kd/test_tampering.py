@@ -20,9 +20,9 @@ from onnx.external_data_helper import set_external_data
 import structural_kd
 from export.model import write_bundle
 from export.write import write_manifest
+from structural_kd.arrays import write_array
 from structural_kd.graph_io import MODELS
 from structural_kd.manifest import ENCODER, MANIFEST, MODEL, RELATIONS, TOKENIZER, Manifest, read_manifest
-from structural_kd.words import write_array
 from tests.export.tiny_models import WORDS, bundle_of, card, encoder_folder, model, sentences, vectors
 from train.models.card import EncoderUse
 from train.models.encoders import load_encoder
