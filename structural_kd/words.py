@@ -81,7 +81,7 @@ def _load(folder: Path, rows: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _strings(where: object, value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{where}: expected a JSON list of strings")
+        raise ValueError(f"{where}: expected a list of strings")
     return value
 
 

@@ -195,7 +195,7 @@ def test_importing_the_room_imports_no_runtime_and_opening_turns_telemetry_off(g
     code = (
         "import os, sys, pathlib, structural_kd\n"
         "assert 'onnxruntime' not in sys.modules and 'tokenizers' not in sys.modules\n"
-        "assert 'torch' not in sys.modules\n"
+        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules\n"
         "from structural_kd.session import open_session\n"
         f"open_session(pathlib.Path({str(graph)!r}))\n"
         "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
