@@ -6,11 +6,12 @@ import json
 import re
 import stat
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Interval
+
+from structural_kd.strict_json import parse, validated
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -106,8 +107,6 @@ class Manifest:
     SHA-256 of all the rest.
     """
 
-    __pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012
-
     format_version: Integer
     name: str
     task: Task
@@ -134,7 +133,7 @@ class Manifest:
     def sealed(self) -> "Manifest":
         """The same with the digest of its fields: a manifest that was changed later can be told."""
         # As it will be read: 100 in a field of floats is 100.0 then.
-        read = _validated(self.to_json())
+        read = validated(Manifest, self.to_json())
         fields = dataclasses.asdict(read) | {"digest": ""}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
         return dataclasses.replace(self, digest=hashlib.sha256(canonical).hexdigest())
@@ -149,9 +148,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     content = _read_manifest_file(path)
     try:
-        fields = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant
-        )
+        text = content.decode("utf-8")
+        fields = parse(text)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long a number; nested too deep
         raise BundleError(f"{path}: not JSON: {error}; export the bundle again") from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
@@ -161,13 +159,13 @@ def read_manifest(folder: Path) -> Manifest:
             "export the bundle again, or run the version that wrote it"
         )
     try:
-        manifest = _validated(content)
+        manifest = validated(Manifest, text)
         _check_fields(manifest)
         if manifest.digest != manifest.sealed().digest:
             raise BundleError(
                 "digest: not that of the other fields; the manifest was changed: export it again"
             )
-    except BundleError as error:
+    except ValueError as error:
         raise BundleError(f"{path}: {error}") from None
     return manifest
 
@@ -247,20 +245,6 @@ def _check_plain(folder: Path, name: str) -> None:
         raise BundleError(f"{path}: not a plain file; export or copy the bundle again")
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON: which of two equal keys counts is not said anywhere."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} is there twice")
-    return fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _check_fields(manifest: Manifest) -> None:
     """What types do not say."""
     if manifest.kind not in KINDS[manifest.task]:
@@ -280,7 +264,7 @@ def _check_fields(manifest: Manifest) -> None:
     spellings: dict[str, str] = {}
     for name in manifest.files:
         if not PATH.fullmatch(name):
-            raise BundleError(f"files: {_shown(name)} is not a path inside the bundle")
+            raise BundleError(f"files: {name!r:.60} is not a path inside the bundle")
         if name.casefold() == MANIFEST:
             raise BundleError(f"files: {MANIFEST} cannot list itself")
         # One file, where a file system does not tell them apart.
@@ -292,30 +276,3 @@ def _check_fields(manifest: Manifest) -> None:
     for name in needed:
         if name not in manifest.files:
             raise BundleError(f"files: {name} is not listed, and kind {manifest.kind!r} needs it")
-
-
-@cache
-def _adapter() -> Any:
-    from pydantic import TypeAdapter  # 100 ms, which whoever loads no bundle need not take
-
-    return TypeAdapter(Manifest)
-
-
-def _validated(content: str | bytes) -> Manifest:
-    """A manifest from JSON: every field there, of its type and in its range, and no other."""
-    from pydantic import ValidationError
-
-    try:
-        manifest: Manifest = _adapter().validate_json(content)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong["loc"])
-        raise BundleError(
-            f"{place.lstrip('.') or 'the manifest'}: {wrong['msg']}; found {_shown(wrong['input'])}"
-        ) from None
-    return manifest
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

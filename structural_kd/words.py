@@ -6,15 +6,17 @@ A word's features do not depend on its sentence, so they are computed once per w
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from structural_kd.arrays import read_array, write_array
 from structural_kd.files import write_whole
+from structural_kd.strict_json import validated
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -28,61 +30,47 @@ FIRST_CHARACTER = 4
 CHARACTER_ARRAYS = ("embeddings", "kernel", "bias")
 
 
-def _read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises ValueError naming it."""
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+@dataclass(frozen=True)
+class _Settings:
+    """settings.json beside the arrays of word features: `subwords` says whether there is a file of them."""
+
+    min_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
+    max_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
+    subwords: bool
+    alphabet: tuple[str, ...] = ()
 
 
-def _save(
-    folder: Path, words: "SubwordVectors | WordTable", settings: dict[str, Any], **arrays: FloatArray | None
-) -> None:
-    """Writes vocabulary.json, an .npy file for each array, and settings.json."""
+def _save(folder: Path, words: "SubwordVectors | WordTable", alphabet: Sequence[str], **arrays: Any) -> None:
+    """Writes vocabulary.json, settings.json, subwords.npy if there are any, and a file of each array."""
     write_whole(folder / "vocabulary.json", json.dumps(words.vocabulary))
+    if words.subwords is not None:
+        arrays["subwords"] = words.subwords
     for name, array in arrays.items():
-        if array is not None:
-            write_array(folder / f"{name}.npy", array)
-    settings = {
-        "min_n": words.min_n,
-        "max_n": words.max_n,
-        "subwords": words.subwords is not None,
-        **settings,
-    }
-    write_whole(folder / "settings.json", json.dumps(settings))
+        write_array(folder / f"{name}.npy", array)
+    settings = _Settings(words.min_n, words.max_n, words.subwords is not None, tuple(alphabet))
+    given = {name: value for name, value in asdict(settings).items() if value != ()}
+    write_whole(folder / "settings.json", json.dumps(given))
 
 
-def _load(folder: Path, rows: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `_save` wrote: the settings, each of its type and in its range, and the fields of both classes."""
+def _load(folder: Path) -> tuple[_Settings, dict[str, Any]]:
+    """What `_save` wrote: the settings, and the fields that both classes have."""
     path = folder / "settings.json"
-    settings = _read_json(path)
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    for name in ("min_n", "max_n"):
-        value = settings.get(name)
-        if type(value) is not int or not 0 <= value <= LONGEST_SUBWORD:
-            raise ValueError(
-                f"{path}: {name}: expected an integer of 0 to {LONGEST_SUBWORD}, found {value!r:.60}"
-            )
-    if settings["min_n"] > settings["max_n"]:
-        raise ValueError(f"{path}: min_n {settings['min_n']} is above max_n {settings['max_n']}")
-    if type(settings.get("subwords")) is not bool:
-        raise ValueError(f"{path}: subwords: expected true or false")
-    vocabulary = _strings(folder / "vocabulary.json", _read_json(folder / "vocabulary.json"))
+    try:
+        settings = validated(_Settings, path.read_text(encoding="utf-8"))
+        if settings.min_n > settings.max_n:
+            raise ValueError(f"min_n {settings.min_n} is above max_n {settings.max_n}")
+        path = folder / "vocabulary.json"
+        vocabulary = json.loads(path.read_bytes())
+        if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+            raise ValueError("expected a list of strings")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
     return settings, {
         "vocabulary": vocabulary,
-        rows: read_array(folder / f"{rows}.npy"),
-        "subwords": read_array(folder / "subwords.npy") if settings["subwords"] else None,
-        "min_n": settings["min_n"],
-        "max_n": settings["max_n"],
+        "subwords": read_array(folder / "subwords.npy") if settings.subwords else None,
+        "min_n": settings.min_n,
+        "max_n": settings.max_n,
     }
-
-
-def _strings(where: object, value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{where}: expected a list of strings")
-    return value
 
 
 # Subwords --------------------------------------------------------------------------------------------
@@ -170,13 +158,13 @@ class SubwordVectors:
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
-        _save(folder, self, {}, vectors=self.vectors, subwords=self.subwords)
+        _save(folder, self, (), vectors=self.vectors)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Reads what `save` wrote; the arrays stay on disk and processes share them."""
-        _, fields = _load(folder, "vectors")
-        return cls(**fields)
+        _, fields = _load(folder)
+        return cls(vectors=read_array(folder / "vectors.npy"), **fields)
 
 
 # Characters ------------------------------------------------------------------------------------------
@@ -326,20 +314,13 @@ class WordTable:
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, rows.npy, subwords.npy, character_*.npy and settings.json."""
-        characters = self.characters
-        _save(
-            folder,
-            self,
-            {"alphabet": characters.alphabet},
-            rows=self.rows,
-            subwords=self.subwords,
-            **{f"character_{name}": getattr(characters, name) for name in CHARACTER_ARRAYS},
-        )
+        characters = {f"character_{name}": getattr(self.characters, name) for name in CHARACTER_ARRAYS}
+        _save(folder, self, self.characters.alphabet, rows=self.rows, **characters)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Reads what `save` wrote; the big arrays stay on disk and processes share them."""
-        settings, fields = _load(folder, "rows")
-        alphabet = _strings(f"{folder / 'settings.json'}: alphabet", settings.get("alphabet"))
-        arrays = {name: read_array(folder / f"character_{name}.npy", mmap=False) for name in CHARACTER_ARRAYS}
-        return cls(**fields, characters=CharacterConvolution(alphabet, **arrays))
+        settings, fields = _load(folder)
+        arrays = [read_array(folder / f"character_{name}.npy", mmap=False) for name in CHARACTER_ARRAYS]
+        characters = CharacterConvolution(list(settings.alphabet), *arrays)
+        return cls(rows=read_array(folder / "rows.npy"), characters=characters, **fields)

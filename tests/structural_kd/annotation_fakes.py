@@ -89,5 +89,5 @@ def load(folder: Path, **_: Any) -> Any:
 
 if __name__ == "__main__":
     shards.SHARD_BYTES = int(os.environ.get("SHARD_BYTES", 1))
-    structural_kd.load = load
+    structural_kd.load = load  # type: ignore[assignment]
     sys.exit(main())

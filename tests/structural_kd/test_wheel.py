@@ -36,8 +36,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment with the wheel, its dependencies and the extra `cpu`."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet"]
-    options = ["--no-compile", "-c", ROOT / "constraints.txt", f"{wheel}[cpu]"]
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--no-compile"]
+    options = ["-c", str(ROOT / "constraints.txt"), f"{wheel}[cpu]"]
     subprocess.run([*pip, *options], env=ENVIRONMENT, check=True, capture_output=True)
     return folder / "bin"
 
@@ -60,8 +60,8 @@ def test_an_environment_with_nothing_else_annotates(installed: Path, tmp_path: P
     bundle_of(tmp_path / "ner", "crf")
     (tmp_path / "in").write_text("sola luna\nMara\n")
     program = installed / "structural-kd"
-    command = [program, "annotate", "--bundle", "ner", "--input", "in", "--output", "out"]
-    done = run(*command, "--input-format", "tokens", cwd=tmp_path)
+    command = ["annotate", "--bundle", "ner", "--input", "in", "--output", "out", "--input-format", "tokens"]
+    done = run(program, *command, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     results = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert [result["tokens"] for result in results] == [["sola", "luna"], ["Mara"]]
