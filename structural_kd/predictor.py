@@ -55,6 +55,7 @@ def load(
 
     Raises:
         BundleError: anything that is wrong with the bundle or with the runtime, by name.
+        MissingExtraError: the model has an encoder, and the extra for those is not installed.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
@@ -118,7 +119,7 @@ def _try_out(predictor: "Predictor", folder: Path) -> None:
 def _load_words(folder: Path, manifest: Manifest) -> ProjectedWords:
     try:
         words = ProjectedWords.load(folder / WORDS)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"{folder / WORDS}: cannot be read: {error}; export the bundle again") from error
     sizes = (words.table.vector_size, words.table.characters.size, words.size)
     settings = manifest.words
@@ -155,8 +156,10 @@ class Predictor:
     def predict(self, sentences: Sentences) -> list[Any]:
         """One `TaggedSentence` (entities) or `ParsedSentence` (trees) for each sentence, in the given order.
 
-        An empty sentence has an empty result.
+        An empty sentence has an empty result. A sentence that is a string raises TypeError.
         """
+        if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
+            raise TypeError('expected sentences as lists of words, [["Ada", "slept"]], found a string')
         results: list[Result] = [self._decode.empty() for _ in sentences]
         for places in length_batches([len(words) for words in sentences], self._batch_tokens):
             batch = self.batch([sentences[i] for i in places])

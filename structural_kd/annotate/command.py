@@ -173,7 +173,7 @@ def _annotate(options: argparse.Namespace) -> int:
     files = options.input, options.output
     if options.resume and options.output == STDIO:
         raise UsageError("--resume needs --output FILE: what went to stdout cannot be gone on with")
-    if all(map(os.path.exists, files)) and os.path.samefile(*files):
+    if STDIO not in files and all(map(os.path.exists, files)) and os.path.samefile(*files):
         raise UsageError(f"{options.output}: the input itself, which would be lost; give another --output")
     input_format, output_format = _formats(options)
     predictors = _load(options)

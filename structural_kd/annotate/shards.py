@@ -62,7 +62,7 @@ class Shards:
                 f"{path}: complete, there is no {self._folder.name}; leave out --resume to annotate again"
             )
         self._folder.mkdir(exist_ok=True)
-        self._sizes: list[int] = []  # of the finished shards, in bytes
+        self._shards = self._bytes = 0  # finished ones, and what they hold
         self._results: list[bytes] = []  # of the unfinished one
         self.progress = self._found() if self._state.exists() else Progress()
 
@@ -77,7 +77,7 @@ class Shards:
         self._end_shard()
         joined = self._folder / "joined"  # not beside the file, where a killed run would leave it
         with joined.open("wb") as file:
-            for number in range(len(self._sizes)):
+            for number in range(self._shards):
                 with self._shard(number).open("rb") as shard:
                     shutil.copyfileobj(shard, file)
         os.replace(joined, self._path)
@@ -85,7 +85,7 @@ class Shards:
 
     def close(self) -> None:
         """Leaves the finished shards to a run that goes on; without any there is nothing to leave."""
-        if not self._sizes:
+        if not self._shards:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _shard(self, number: int) -> Path:
@@ -93,19 +93,21 @@ class Shards:
 
     def _end_shard(self) -> None:
         results = b"".join(self._results)
-        write_whole(self._shard(len(self._sizes)), results)
+        write_whole(self._shard(self._shards), results)
         self._results = []
-        self._sizes.append(len(results))
-        state = {"settings": self._settings, "sizes": self._sizes, "progress": asdict(self.progress)}
-        write_whole(self._state, json.dumps(state, indent=1) + "\n")
+        self._shards += 1
+        self._bytes += len(results)
+        state = {"shards": self._shards, "bytes": self._bytes, "progress": asdict(self.progress)}
+        write_whole(self._state, json.dumps({"settings": self._settings, **state}, indent=1) + "\n")
 
     def _found(self) -> Progress:
         """Where the interrupted run was, if it had the same settings and left its shards as they are."""
         again = f"delete {self._folder} to start again"
         try:
             state = json.loads(self._state.read_bytes())
-            settings, sizes, progress = dict(state["settings"]), state["sizes"], Progress(**state["progress"])
-            found = [self._shard(number).stat().st_size for number in range(len(sizes))]
+            settings, progress = dict(state["settings"]), Progress(**state["progress"])
+            self._shards, self._bytes = state["shards"], state["bytes"]
+            size = sum(self._shard(number).stat().st_size for number in range(self._shards))
         except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
             raise ResumeError(f"{self._state}: not what a run leaves: {error}; {again}") from None
         for name in sorted({*settings, *self._settings}):
@@ -115,7 +117,6 @@ class Shards:
                     f"{self._state}: the interrupted run had {name} {before!r}, this one has {now!r}; "
                     f"run it with the same, or {again}"
                 )
-        if found != sizes:
+        if size != self._bytes:
             raise ResumeError(f"{self._folder}: changed since its run was interrupted; {again}")
-        self._sizes = found
         return progress

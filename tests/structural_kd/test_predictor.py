@@ -49,6 +49,12 @@ def test_sentences_are_answered_in_their_order_and_alone_as_together(bundles, ki
     assert _same(together, structural_kd.load(bundles / kind, batch_tokens=1).predict(texts))
 
 
+@pytest.mark.parametrize("texts", ["sola luna", ["sola luna"], [["sola"], "luna"]])
+def test_a_string_in_place_of_words_is_an_error(bundles, texts):
+    with pytest.raises(TypeError, match="lists of words"):
+        structural_kd.load(bundles / "crf").predict(texts)
+
+
 @pytest.mark.parametrize("kind", ["crf", "softmax"])
 def test_entities_are_those_of_the_tags_with_a_probability(bundles, kind):
     entities = 0
