@@ -76,12 +76,6 @@ def test_a_linked_folder_inside_a_bundle_is_refused(folder):
         structural_kd.load(folder)
 
 
-def test_a_file_that_is_not_listed_is_refused_by_name(folder):
-    (folder / "words" / "extra.npy").write_bytes(b"")
-    with pytest.raises(structural_kd.BundleError, match=r"extra\.npy.*not listed"):
-        structural_kd.load(folder)
-
-
 @pytest.mark.parametrize(
     "name",
     [
