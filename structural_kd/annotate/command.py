@@ -25,17 +25,11 @@ BAD_RECORDS, USAGE_ERROR, STOPPED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 SUFFIXES: Mapping[str, str] = {".txt": "text", ".jsonl": "jsonl", ".conllu": "conllu"}
 STDIO = "-"
 
-EXAMPLES = """\
+EPILOG = """\
 examples:
-  raw text, a document a line, to JSON lines:
     structural-kd annotate --bundle bundles/ner --input pages.txt --output pages.jsonl
-  entities and trees in one pass, as a filter:
     structural-kd annotate --bundle bundles/ner --bundle bundles/parse < in.jsonl > out.jsonl
-  treebank files; comments, multiword ranges, empty nodes and other columns stay:
-    structural-kd annotate --bundle bundles/parse --input in.conllu --output out.conllu
-  go on after an interruption, with the same command and --resume:
-    structural-kd annotate --bundle bundles/ner --input big.jsonl --output out.jsonl --resume
-  entities by eye, from lines that are tokenised already:
+    structural-kd annotate --bundle bundles/parse --input in.conllu --output out.conllu --resume
     echo 'Ada Lovelace lived in London .' |
         structural-kd annotate --bundle bundles/ner --input-format tokens --output-format text
 
@@ -79,7 +73,7 @@ def add_command(commands: Any) -> None:
         "annotate",
         help="find entities or trees in files of any size",
         description="Annotate text, JSON lines or CoNLL-U with the entities or trees that a bundle finds.",
-        epilog=EXAMPLES,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run_command)
