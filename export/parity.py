@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from structural_kd.decoding import SpanReader, complete_trees
-from structural_kd.predictor import Batch as GraphBatch
+from structural_kd.graph_io import GraphInputs
 from structural_kd.predictor import Predictor
 from structural_kd.results import ParsedSentence, TaggedSentence
 from train.models.batch import Batch, pad_rows
@@ -73,7 +73,7 @@ def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, see
             shape = (len(lengths), int(lengths.max()))
             features = rng.standard_normal((*shape, context.lstm.input_size), np.float32)  # [B, n, E + D]
             encoded, own = np.split(features, [encoded_size], axis=2)
-            given = GraphBatch(
+            given = GraphInputs(
                 rows=own.reshape(-1, own.shape[2]) @ predictor.words.weight + predictor.words.bias,
                 words=np.arange(np.prod(shape)).reshape(shape),
                 lengths=lengths,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 
+from structural_kd.files import write_whole
 from structural_kd.manifest import MANIFEST, Manifest, describe_file
-from structural_kd.words import write_whole
 
 LARGEST_GRAPH = 2**31 - 1
 
@@ -55,7 +55,7 @@ def write_graph(path: Path, graph: onnx.ModelProto) -> None:
     if graph.ByteSize() > LARGEST_GRAPH:
         raise ValueError(f"{path.name}: {graph.ByteSize():,} bytes; one ONNX file holds {LARGEST_GRAPH:,}")
     onnx.checker.check_model(graph, full_check=True)
-    write_whole(path, lambda file: file.write(graph.SerializeToString()))
+    write_whole(path, graph.SerializeToString())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -66,5 +66,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         if path.is_file() and path.name != MANIFEST
     }
     complete = replace(manifest, files=files).sealed()
-    write_whole(folder / MANIFEST, lambda file: file.write(complete.to_json().encode()))
+    write_whole(folder / MANIFEST, complete.to_json())
     return complete

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from structural_kd.batches import length_batches
-from structural_kd.manifest import BundleError, EncoderSettings
+from structural_kd.manifest import BundleError, EncoderFeatures
 from structural_kd.session import Session
 from structural_kd.words import FloatArray
 
@@ -17,7 +17,7 @@ PIECES_A_RUN = 1024
 class PieceEncoder:
     """The pretrained encoder in front of a teacher."""
 
-    def __init__(self, tokenizer: Path, graph: Session, settings: EncoderSettings) -> None:
+    def __init__(self, tokenizer: Path, graph: Session, settings: EncoderFeatures) -> None:
         # Students are served without the tokenizers package.
         from structural_kd.wordpieces import load_tokenizer, words_to_pieces
 

@@ -46,23 +46,11 @@ class Constraints:
     end: NDArray[np.bool_]
 
 
-def to_bioes(tags: Sequence[str], scheme: str) -> list[str]:
-    """The same entities in BIOES. A tag that the scheme does not allow where it stands is a `TagError`.
-
-    >>> to_bioes(["B-PER", "I-PER", "O", "B-LOC"], "iob2")
-    ['B-PER', 'E-PER', 'O', 'S-LOC']
-    """
-    spans, faults = _read_spans(tags, scheme)
-    if faults:
-        raise faults[0]
-    return bioes_from_spans(spans, len(tags))
-
-
 def repair_to_bioes(tags: Sequence[str], scheme: str) -> tuple[list[str], list[TagError]]:
-    """As `to_bioes`, but a misplaced tag is read leniently and returned with the others that were.
+    """The same entities in BIOES, and an error for each tag that the scheme does not allow where it stands.
 
-    A tag that should continue an entity where there is none to continue begins one; an entity that a
-    following tag leaves without its end ends before that tag. Unknown tags still raise a `TagError`.
+    Such a tag is read leniently: one that should continue an entity where there is none begins one; an
+    entity that a following tag leaves without its end ends before that tag. An unknown tag raises `TagError`.
 
     >>> repair_to_bioes(["B-PER", "I-PER", "S-PER"], "bioes")[0]
     ['B-PER', 'E-PER', 'S-PER']
@@ -72,7 +60,7 @@ def repair_to_bioes(tags: Sequence[str], scheme: str) -> tuple[list[str], list[T
 
 
 def from_bioes(tags: Sequence[str], scheme: str) -> list[str]:
-    """The inverse of `to_bioes`.
+    """The same entities in another scheme; an invalid sequence is a `TagError`.
 
     >>> from_bioes(["S-PER", "B-PER", "E-PER"], "iob1")
     ['I-PER', 'B-PER', 'I-PER']

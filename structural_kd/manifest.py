@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import stat
-import types
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from structural_kd.strict_json import parse, validated
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -21,7 +22,6 @@ TOKENIZER = "tokenizer.json"
 WORDS = "words"
 
 LARGEST_MANIFEST = 2**24
-LARGEST_INTEGER = 2**63 - 1
 PATH = re.compile(r"(?!.*(^|/)\.)[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,3}")
 """A file's path inside a bundle: plain on every system, and no part of it hidden or a way up."""
 
@@ -30,7 +30,10 @@ Kind = Literal["crf", "softmax", "biaffine", "labeller"]
 Precision = Literal["fp32", "int8"]
 KINDS: dict[str, tuple[str, ...]] = {"ner": ("crf", "softmax"), "parse": ("biaffine", "labeller")}
 
-T = TypeVar("T")
+LARGEST_INTEGER = 2**63 - 1
+Integer = Annotated[int, Interval(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+Count = Annotated[int, Interval(ge=0, le=LARGEST_INTEGER)]
+Size = Annotated[int, Interval(ge=1, le=LARGEST_INTEGER)]
 
 
 class BundleError(ValueError):
@@ -42,26 +45,26 @@ class FileEntry:
     """One file: its SHA-256 in hex, and its size in bytes."""
 
     sha256: str
-    size: int
+    size: Count
 
 
 @dataclass(frozen=True)
 class WordSettings:
     """A word's features: the sizes of its vector, of its character features, and of both projected."""
 
-    vector_size: int
-    character_size: int
-    projected_size: int
+    vector_size: Count
+    character_size: Count
+    projected_size: Count
 
 
 @dataclass(frozen=True)
-class EncoderSettings:
+class EncoderFeatures:
     """The encoder in front of a teacher: features of ``size`` values from windows of ``max_pieces``."""
 
     name: str
-    layers: tuple[int, ...]
-    size: int
-    max_pieces: int
+    layers: tuple[Integer, ...]
+    size: Size
+    max_pieces: Size
     finetuned: bool
 
 
@@ -88,7 +91,7 @@ class Provenance:
     recipe: str
     objective: str
     teacher: str | None
-    seed: int | None
+    seed: Integer | None
     date: str
     versions: dict[str, str]
 
@@ -104,7 +107,7 @@ class Manifest:
     SHA-256 of all the rest.
     """
 
-    format_version: int
+    format_version: Integer
     name: str
     task: Task
     role: Literal["teacher", "student"]
@@ -112,11 +115,11 @@ class Manifest:
     precision: Precision
     language: str
     labels: tuple[str, ...]
-    relative_labels: tuple[tuple[int, str], ...]
+    relative_labels: tuple[tuple[Integer, str], ...]
     words: WordSettings
-    encoder: EncoderSettings | None
-    parameters: int
-    trainable_parameters: int
+    encoder: EncoderFeatures | None
+    parameters: Count
+    trainable_parameters: Count
     scores: dict[str, dict[str, float]]
     quantisation: Quantisation | None
     corpus: CorpusName | None
@@ -130,7 +133,7 @@ class Manifest:
     def sealed(self) -> "Manifest":
         """The same with the digest of its fields: a manifest that was changed later can be told."""
         # As it will be read: 100 in a field of floats is 100.0 then.
-        read = _checked(Manifest, json.loads(self.to_json()), "")
+        read = validated(Manifest, self.to_json())
         fields = dataclasses.asdict(read) | {"digest": ""}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
         return dataclasses.replace(self, digest=hashlib.sha256(canonical).hexdigest())
@@ -145,9 +148,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     content = _read_manifest_file(path)
     try:
-        fields = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant
-        )
+        text = content.decode("utf-8")
+        fields = parse(text)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long a number; nested too deep
         raise BundleError(f"{path}: not JSON: {error}; export the bundle again") from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
@@ -157,13 +159,13 @@ def read_manifest(folder: Path) -> Manifest:
             "export the bundle again, or run the version that wrote it"
         )
     try:
-        manifest = _checked(Manifest, fields, "")
+        manifest = validated(Manifest, text)
         _check_fields(manifest)
         if manifest.digest != manifest.sealed().digest:
             raise BundleError(
                 "digest: not that of the other fields; the manifest was changed: export it again"
             )
-    except BundleError as error:
+    except ValueError as error:
         raise BundleError(f"{path}: {error}") from None
     return manifest
 
@@ -243,20 +245,6 @@ def _check_plain(folder: Path, name: str) -> None:
         raise BundleError(f"{path}: not a plain file; export or copy the bundle again")
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON: which of two equal keys counts is not said anywhere."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} is there twice")
-    return fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _check_fields(manifest: Manifest) -> None:
     """What types do not say."""
     if manifest.kind not in KINDS[manifest.task]:
@@ -264,12 +252,6 @@ def _check_fields(manifest: Manifest) -> None:
     for field, labels in (("labels", manifest.labels), ("relative_labels", manifest.relative_labels)):
         if len(set(labels)) != len(labels):
             raise BundleError(f"{field}: a label is there twice")
-    counts = {"parameters": manifest.parameters, "trainable_parameters": manifest.trainable_parameters}
-    counts |= {f"words.{name}": size for name, size in dataclasses.asdict(manifest.words).items()}
-    counts |= {f"files.{name}.size": entry.size for name, entry in manifest.files.items()}
-    for field, count in counts.items():
-        if count < 0:
-            raise BundleError(f"{field}: {count} is negative")
     if (manifest.quantisation is not None) != (manifest.precision == "int8"):
         raise BundleError(f"quantisation: does not fit precision {manifest.precision!r}")
     if not manifest.labels:
@@ -279,12 +261,10 @@ def _check_fields(manifest: Manifest) -> None:
         raise BundleError(f"relative_labels: {count} of them do not fit kind {manifest.kind!r}")
     if unknown := {relation for _, relation in manifest.relative_labels} - set(manifest.labels):
         raise BundleError(f"relative_labels: {sorted(unknown)[0]!r} is not among the labels")
-    if manifest.encoder is not None and (manifest.encoder.size < 1 or manifest.encoder.max_pieces < 1):
-        raise BundleError("encoder: its size and max_pieces are at least 1")
     spellings: dict[str, str] = {}
     for name in manifest.files:
         if not PATH.fullmatch(name):
-            raise BundleError(f"files: {_shown(name)} is not a path inside the bundle")
+            raise BundleError(f"files: {name!r:.60} is not a path inside the bundle")
         if name.casefold() == MANIFEST:
             raise BundleError(f"files: {MANIFEST} cannot list itself")
         # One file, where a file system does not tell them apart.
@@ -296,59 +276,3 @@ def _check_fields(manifest: Manifest) -> None:
     for name in needed:
         if name not in manifest.files:
             raise BundleError(f"files: {name} is not listed, and kind {manifest.kind!r} needs it")
-
-
-def _checked(cls: type[T], value: object, where: str) -> T:
-    """A dataclass from JSON: every field there, of its type, and no other."""
-    if not isinstance(value, dict):
-        raise BundleError(f"{where or 'the manifest'}: expected an object, found {_shown(value)}")
-    hints = _type_hints(cls)  # type: ignore[arg-type]
-    prefix = f"{where}." if where else ""
-    for name in hints.keys() - value.keys():
-        raise BundleError(f"{prefix}{name}: missing")
-    for name in value.keys() - hints.keys():
-        raise BundleError(f"{prefix}{name}: unknown field")
-    return cls(**{name: _value(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()})
-
-
-@cache
-def _type_hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):  # X | None
-        return None if value is None else _value(arguments[0], value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise BundleError(f"{where}: expected one of {', '.join(arguments)}, found {_shown(value)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise BundleError(f"{where}: expected a list, found {_shown(value)}")
-        if arguments[-1] is Ellipsis:
-            return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-        if len(value) != len(arguments):
-            raise BundleError(f"{where}: expected {len(arguments)} values, found {len(value)}")
-        return tuple(_value(h, item, where) for h, item in zip(arguments, value, strict=True))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise BundleError(f"{where}: expected an object, found {_shown(value)}")
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return _checked(hint, value, where)  # type: ignore[arg-type]
-    if type(value) is int and hint in (int, float) and abs(value) > LARGEST_INTEGER:
-        raise BundleError(f"{where}: {_shown(value)} is too large a number")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise BundleError(f"{where}: expected {hint.__name__}, found {_shown(value)}")
-    if hint is float and not math.isfinite(value):
-        raise BundleError(f"{where}: {value} is not finite")
-    return value
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from structural_kd import graph_io as signatures
+from structural_kd import graph_io
 from structural_kd.batches import length_batches
 from structural_kd.encoder import PieceEncoder
+from structural_kd.graph_io import GraphInputs
 from structural_kd.manifest import (
     ENCODER,
     MANIFEST,
@@ -26,7 +27,7 @@ from structural_kd.results import ParsedSentence, TaggedSentence
 from structural_kd.session import CPU, Array, Session, Shape, Signature, open_session
 from structural_kd.tagger import Tagger
 from structural_kd.word_projection import ProjectedWords
-from structural_kd.words import FloatArray, IntArray
+from structural_kd.words import IntArray
 
 Sentences = Sequence[Sequence[str]]
 Result = TaggedSentence | ParsedSentence
@@ -38,36 +39,23 @@ TRIAL = (("a",), ("a", "b"))
 """Sentences that a bundle has to answer before it counts as loaded."""
 
 
-class Batch(NamedTuple):
-    """What a graph reads: `WordBatch`, and features of an encoder [B, n, E] where the model has one."""
-
-    rows: FloatArray
-    words: IntArray
-    lengths: IntArray
-    encoded: FloatArray | None = None
-
-    def feeds(self) -> dict[str, Array]:
-        """The graph's inputs by name."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
-
-
 def load(
     path: str | Path,
     *,
     threads: int = 1,
     providers: Sequence[str] = CPU,
-    allow_fallback: bool = False,
     batch_tokens: int = TOKENS_A_BATCH,
 ) -> "Predictor":
     """Opens a bundle, after every file in it was compared with the manifest.
 
     Args:
         threads: cores that one call of `Predictor.predict` may use.
-        providers: of ONNX Runtime; the first has to work unless ``allow_fallback``, which logs what is used.
+        providers: of ONNX Runtime; the first has to work, the others run what it cannot.
         batch_tokens: most tokens in one run of the graph, where more than one sentence is in it.
 
     Raises:
         BundleError: anything that is wrong with the bundle or with the runtime, by name.
+        MissingExtraError: the model has an encoder, and the extra for those is not installed.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
@@ -82,13 +70,12 @@ def load(
             signature=signature,
             threads=threads,
             providers=providers,
-            allow_fallback=allow_fallback,
         )
 
     words = _load_words(folder, manifest)
-    graph = open_graph(MODEL, signatures.MODELS[manifest.kind])
+    graph = open_graph(MODEL, graph_io.MODELS[manifest.kind])
     _check_width(folder / MODEL, "rows", graph.inputs["rows"], words.size, WORDS)
-    relations = open_graph(RELATIONS, signatures.RELATIONS) if manifest.kind == "biaffine" else None
+    relations = open_graph(RELATIONS, graph_io.RELATIONS) if manifest.kind == "biaffine" else None
     if relations is not None:
         for name, shape in relations.inputs.items():
             _check_width(folder / RELATIONS, name, shape, graph.output_shapes[name][-1], MODEL)
@@ -99,7 +86,7 @@ def load(
     decode = Tagger(manifest) if manifest.task == "ner" else Parser(manifest, relations)
     encoder = None
     if manifest.encoder is not None:
-        hidden = open_graph(ENCODER, signatures.ENCODER)
+        hidden = open_graph(ENCODER, graph_io.ENCODER)
         encoder = PieceEncoder(folder / TOKENIZER, hidden, manifest.encoder)
         shape = hidden.output_shapes["hidden"]
         _check_width(folder / ENCODER, "hidden", shape, encoder.size, MANIFEST)
@@ -132,7 +119,7 @@ def _try_out(predictor: "Predictor", folder: Path) -> None:
 def _load_words(folder: Path, manifest: Manifest) -> ProjectedWords:
     try:
         words = ProjectedWords.load(folder / WORDS)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"{folder / WORDS}: cannot be read: {error}; export the bundle again") from error
     sizes = (words.table.vector_size, words.table.characters.size, words.size)
     settings = manifest.words
@@ -169,8 +156,10 @@ class Predictor:
     def predict(self, sentences: Sentences) -> list[Any]:
         """One `TaggedSentence` (entities) or `ParsedSentence` (trees) for each sentence, in the given order.
 
-        An empty sentence has an empty result.
+        An empty sentence has an empty result. A sentence that is a string raises TypeError.
         """
+        if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
+            raise TypeError('expected sentences as lists of words, [["Ada", "slept"]], found a string')
         results: list[Result] = [self._decode.empty() for _ in sentences]
         for places in length_batches([len(words) for words in sentences], self._batch_tokens):
             batch = self.batch([sentences[i] for i in places])
@@ -178,17 +167,17 @@ class Predictor:
                 results[i] = result
         return results
 
-    def batch(self, sentences: Sentences) -> Batch:
+    def batch(self, sentences: Sentences) -> GraphInputs:
         """What the graph reads of sentences that have at least one word each."""
-        words = self.words.batch(sentences)
+        inputs = self.words.batch(sentences)
         if self._encoder is None:
-            return Batch(*words)
-        encoded = np.zeros((*words.words.shape, self._encoder.size), np.float32)  # [B, n, E]
+            return inputs
+        encoded = np.zeros((*inputs.words.shape, self._encoder.size), np.float32)  # [B, n, E]
         for features, sentence in zip(encoded, self._encoder.features(sentences), strict=True):
             features[: len(sentence)] = sentence
-        return Batch(*words, encoded)
+        return inputs._replace(encoded=encoded)
 
-    def run(self, batch: Batch) -> dict[str, Array]:
+    def run(self, batch: GraphInputs) -> dict[str, Array]:
         """The graph's outputs by name."""
         return self._graph.run(**batch.feeds())
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
+from structural_kd.extras import extra
+
 
 @contextmanager
 def _without_tensors() -> Iterator[None]:
@@ -28,7 +30,7 @@ def _without_tensors() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _without_tensors():
+with _without_tensors(), extra("text", "raw text"):
     import spacy
     from spacy.language import Language
     from spacy.pipeline import Sentencizer

@@ -3,12 +3,10 @@
 Importing this module opens nothing: sessions are made in the process that uses them, after any fork.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,8 +14,6 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from structural_kd.manifest import BundleError, FileEntry, compare_file, describe_bytes
-
-logger = logging.getLogger(__name__)
 
 CPU = ("CPUExecutionProvider",)
 
@@ -27,6 +23,8 @@ DEVICES: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU),
 }
 """Providers of each kind of device, the one that is meant first."""
+
+OTHER_PROVIDER = f"Install what the provider needs, or ask for {CPU[0]}"
 
 Array = NDArray[Any]
 Shape = Sequence[int | str | None]
@@ -71,7 +69,6 @@ def open_session(
     signature: Signature | None = None,
     threads: int = 1,
     providers: Sequence[str] = CPU,
-    allow_fallback: bool = False,
 ) -> Session:
     """Opens a graph on the first of ``providers``; the others run what that one cannot.
 
@@ -82,8 +79,6 @@ def open_session(
         entry: the hash and size that the file must have.
         signature: inputs and outputs that the graph must have.
         threads: of one run, within operators.
-        allow_fallback: run on what comes after the first provider, at last on the CPU, and say so in the log,
-            where that one does not work.
 
     Raises:
         BundleError: the graph cannot be read or is another one, a provider is unknown, or the first is not
@@ -100,28 +95,25 @@ def open_session(
     if entry is not None:
         compare_file(path, describe_bytes(content), entry)
     ort = _onnxruntime()
-    session = _start(ort, path, content, _usable(ort, providers, allow_fallback), threads, allow_fallback)
+    session = _start(ort, path, content, _usable(ort, providers), threads)
     if signature is not None:
         _check_signature(path, session, signature)
     return Session(session)
 
 
-def _usable(ort: ModuleType, providers: Sequence[str], allow_fallback: bool) -> list[str]:
-    """The providers that this onnxruntime has, if the first is among them or need not be."""
+def _usable(ort: ModuleType, providers: Sequence[str]) -> list[str]:
+    """The providers that this onnxruntime has; the first must be among them."""
     known, available = ort.get_all_providers(), ort.get_available_providers()
     for name in providers:
         if name not in known:
             raise BundleError(f"{name}: no provider of onnxruntime; it knows {', '.join(known)}")
-    usable = [name for name in providers if name in available] or list(CPU)
-    if usable[0] != providers[0]:
+    if providers[0] not in available:
         reason = f"{providers[0]} is not in this onnxruntime; it has {', '.join(available)}"
-        _fall_back(reason, usable[0], allow_fallback)
-    return usable
+        raise BundleError(f"{reason}. {OTHER_PROVIDER}")
+    return [name for name in providers if name in available]
 
 
-def _start(
-    ort: ModuleType, path: Path, content: bytes, providers: list[str], threads: int, allow_fallback: bool
-) -> Any:
+def _start(ort: ModuleType, path: Path, content: bytes, providers: list[str], threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -131,27 +123,19 @@ def _start(
     # No folder, so that no file can be found in it: else weights could be read from the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     options.log_severity_level = 3
+    first = providers[0]
     try:
         # Its own fallback is silent, also in the middle of a run.
         session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises a different class for each of its status codes
-        reason = f"{path}: onnxruntime {ort.__version__} cannot open it on {providers[0]}: {error}"
-        if providers[0] == CPU[0]:
-            raise BundleError(f"{reason}. Export the bundle again") from error
-        rest = providers[1:] or list(CPU)
-        _fall_back(reason, rest[0], allow_fallback)
-        return _start(ort, path, content, rest, threads, allow_fallback)
-    used = session.get_providers()
-    if used[0] != providers[0]:
-        reason = f"{path}: asked for {providers[0]}, onnxruntime uses {used[0]}"
-        _fall_back(reason, used[0], allow_fallback)
+        remedy = "Export the bundle again" if first == CPU[0] else OTHER_PROVIDER
+        raise BundleError(
+            f"{path}: onnxruntime {ort.__version__} cannot open it on {first}: {error}. {remedy}"
+        ) from error
+    used = session.get_providers()[0]
+    if used != first:
+        raise BundleError(f"{path}: asked for {first}, onnxruntime uses {used}. {OTHER_PROVIDER}")
     return session
-
-
-def _fall_back(reason: str, instead: str, allowed: bool) -> None:
-    if not allowed:
-        raise BundleError(f"{reason}. Install what the provider needs, or ask for {CPU[0]}")
-    logger.warning("%s; falling back to %s", reason, instead)
 
 
 def _check_signature(path: Path, session: Any, signature: Signature) -> None:
@@ -191,16 +175,16 @@ def check_installed(packages: Sequence[str]) -> None:
     if len(packages) != 1:
         raise BundleError(
             f"{' and '.join(packages) or 'neither onnxruntime nor onnxruntime-gpu'} installed, expected "
-            "exactly one: pip uninstall onnxruntime onnxruntime-gpu, then pip install one of them"
+            "exactly one: pip uninstall onnxruntime onnxruntime-gpu, then pip install 'structural-kd[cpu]' "
+            "or 'structural-kd[gpu]'"
         )
 
 
 def _is_installed(package: str) -> bool:
+    from importlib import metadata  # 30 ms, which other uses of this module need not take
+
     try:
         metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-__all__ = ["CPU", "DEVICES", "Session", "Signature", "Value", "check_installed", "open_session"]

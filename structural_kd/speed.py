@@ -1,4 +1,4 @@
-"""``python -m structural_kd speed``: how many sentences a second a bundle annotates in this process."""
+"""``structural-kd speed``: how many sentences a second a bundle annotates in this process."""
 
 import argparse
 import json

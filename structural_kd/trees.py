@@ -24,21 +24,8 @@ def is_tree(heads: Sequence[int] | NDArray[np.integer]) -> bool:
     >>> is_tree([2, 0, 2]), is_tree([2, 1, 0]), is_tree([0, 0])
     (True, False, False)
     """
-    parents = [0, *(int(head) for head in heads)]
-    size = len(parents)
-    if parents[1:].count(0) != 1 or any(not 0 <= head < size for head in parents):
-        return False
-    reaches_root = [True] + [False] * (size - 1)
-    for word in range(1, size):
-        path: list[int] = []
-        while not reaches_root[word]:
-            if len(path) >= size:
-                return False
-            path.append(word)
-            word = parents[word]
-        for seen in path:
-            reaches_root[seen] = True
-    return True
+    size = len(heads)
+    return all(0 <= head <= size for head in heads) and bool(are_trees(np.array([heads]), [size])[0])
 
 
 def are_trees(heads: ArrayLike, lengths: ArrayLike) -> NDArray[np.bool_]:
@@ -286,17 +273,3 @@ def relative_labels(heads: Sequence[int], deprels: Sequence[str]) -> list[Relati
         (head and head - dependent, deprel)
         for dependent, (head, deprel) in enumerate(zip(heads, deprels, strict=True), start=1)
     ]
-
-
-def heads_from_relative(labels: Sequence[RelativeLabel]) -> tuple[list[int], list[str]]:
-    """The inverse of `relative_labels`; an offset that points past the sentence is a `ValueError`.
-
-    The heads need not be a tree: labels are chosen word by word.
-    """
-    heads = []
-    for position, (offset, _) in enumerate(labels):
-        head = position + 1 + offset if offset else 0
-        if offset and not 1 <= head <= len(labels):
-            raise ValueError(f"position {position}: offset {offset} points outside of {len(labels)} words")
-        heads.append(head)
-    return heads, [deprel for _, deprel in labels]

@@ -9,29 +9,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
-from structural_kd.words import FloatArray, IntArray, WordTable, read_array, write_array
+from structural_kd.arrays import read_array, write_array
+from structural_kd.graph_io import GraphInputs
+from structural_kd.words import FloatArray, IntArray, WordTable
 
 CACHE_BYTES = 32 * 2**20
 """Most memory for the projected rows of words outside of the table."""
 
 LONGEST_CACHED_WORD = 100
-
-
-class WordBatch(NamedTuple):
-    """The words of a batch of sentences, as a graph reads them.
-
-    rows: [W, G] float32, one for each distinct word.
-    words: [B, n] int64, places in ``rows``; beyond a sentence's end anything valid.
-    lengths: [B] int64.
-    """
-
-    rows: FloatArray
-    words: IntArray
-    lengths: IntArray
 
 
 class ProjectedWords:
@@ -66,7 +55,7 @@ class ProjectedWords:
                 f"{len(bias)} values a word"
             )
         for row in {0, len(rows) // 2, len(rows) - 1} if len(rows) else ():
-            if not np.allclose(rows[row], project(table.rows[row], weight, bias), rtol=1e-3, atol=1e-3):
+            if not np.allclose(rows[row], projected_row(table.rows[row], weight, bias), rtol=1e-3, atol=1e-3):
                 raise ValueError(f"row {row} of the projected rows is not the projection of the word's row")
         self.table = table
         self.weight = weight
@@ -95,7 +84,7 @@ class ProjectedWords:
             words = min(words, table_bytes // (4 * len(bias)))
         rows = np.empty((words, len(bias)), np.float32)  # [P, G]
         for row, features in zip(rows, table.rows, strict=False):
-            row[:] = project(features, weight, bias)
+            row[:] = projected_row(features, weight, bias)
         return cls(table, weight, bias, rows)
 
     def row(self, word: str) -> FloatArray:
@@ -107,11 +96,11 @@ class ProjectedWords:
         return self._cached(word) if len(word) <= LONGEST_CACHED_WORD else self._project_word(word)
 
     def _project_word(self, word: str) -> FloatArray:
-        row = project(self.table.row(word), self.weight, self.bias)
+        row = projected_row(self.table.row(word), self.weight, self.bias)
         row.setflags(write=False)
         return row
 
-    def batch(self, sentences: Sequence[Sequence[str]]) -> WordBatch:
+    def batch(self, sentences: Sequence[Sequence[str]]) -> GraphInputs:
         """The distinct words of a batch, projected, and where they stand; at least one word in all."""
         lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # [B]
         get = self._index.get
@@ -126,7 +115,7 @@ class ProjectedWords:
             row[:] = self.row(word)
         words = np.zeros((len(lengths), int(lengths.max())), np.int64)  # [B, n]
         words[np.arange(words.shape[1]) < lengths[:, None]] = places
-        return WordBatch(rows, words, lengths)
+        return GraphInputs(rows, words, lengths)
 
     def _number_unknown(self, sentences: Sequence[Sequence[str]], ids: IntArray) -> dict[str, int]:
         """Numbers distinct words outside of the table, in place of −1 in ids [T], after those inside."""
@@ -146,17 +135,17 @@ class ProjectedWords:
         write_array(folder / "projected.npy", self.rows)
 
     @classmethod
-    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
-        """Reads what `save` wrote; with `mmap` the big arrays stay on disk and processes share them."""
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote; the big arrays stay on disk and processes share them."""
         return cls(
-            WordTable.load(folder, mmap=mmap),
-            read_array(folder / "projection_weight.npy", False),
-            read_array(folder / "projection_bias.npy", False),
-            read_array(folder / "projected.npy", mmap),
+            WordTable.load(folder),
+            read_array(folder / "projection_weight.npy", mmap=False),
+            read_array(folder / "projection_bias.npy", mmap=False),
+            read_array(folder / "projected.npy"),
         )
 
 
-def project(row: FloatArray, weight: FloatArray, bias: FloatArray) -> FloatArray:
+def projected_row(row: FloatArray, weight: FloatArray, bias: FloatArray) -> FloatArray:
     """W x + b of one word: row [D], weight [D, G], bias [G] -> [G].
 
     Not a BLAS product: its threads would be more than a predictor was given, and its last bit depends on

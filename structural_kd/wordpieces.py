@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+
+from structural_kd.extras import extra
+
+with extra("encoder", "a model with an encoder"):
+    from tokenizers import Tokenizer
 
 IntArray = NDArray[np.int64]
 
@@ -32,7 +36,6 @@ class Pieces:
     ids, mask: [W, p], one row a window; a sentence has at least one window if it has a word.
     window, first, end: [T], for each word of the batch in order its window and its pieces first..end-1.
     lengths: [B], words of each sentence (T in all).
-    shortened: how many words have more pieces than fit, so that only their first ones are there.
     """
 
     ids: IntArray
@@ -41,7 +44,6 @@ class Pieces:
     first: IntArray
     end: IntArray
     lengths: tuple[int, ...]
-    shortened: int
 
     @property
     def counts(self) -> IntArray:
@@ -85,7 +87,7 @@ def words_to_pieces(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], ma
     """Cuts words into pieces and packs them into windows of at most `max_pieces`, special ones included.
 
     A word without pieces (a control character, say) gets the unknown piece. A word that does not fit
-    into a window of its own keeps its first pieces; it is counted in `shortened`, with a warning.
+    into a window of its own keeps its first pieces, with a warning.
     """
     before, after = _special_pieces(tokenizer)
     room = max_pieces - len(before) - len(after)
@@ -128,7 +130,6 @@ def words_to_pieces(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], ma
         first=places_array[:, 1],
         end=places_array[:, 2],
         lengths=tuple(map(len, sentences)),
-        shortened=shortened,
     )
 
 

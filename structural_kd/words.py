@@ -5,21 +5,21 @@ A word's features do not depend on its sentence, so they are computed once per w
 """
 
 import json
-import math
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
+
+from structural_kd.arrays import read_array, write_array
+from structural_kd.files import write_whole
+from structural_kd.strict_json import validated
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
-
-CHUNK = 2**18
-"""Values of an array that are checked at once."""
 
 LONGEST_SUBWORD = 100
 """Most characters of a subword; a word of n characters has up to n times as many subwords."""
@@ -27,91 +27,50 @@ LONGEST_SUBWORD = 100
 MAX_CHARACTERS = 40
 PADDING, UNKNOWN, BEGIN, END = range(4)
 FIRST_CHARACTER = 4
+CHARACTER_ARRAYS = ("embeddings", "kernel", "bias")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, then `os.replace`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+@dataclass(frozen=True)
+class _Settings:
+    """settings.json beside the arrays of word features: `subwords` says whether there is a file of them."""
+
+    min_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
+    max_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
+    subwords: bool
+    alphabet: tuple[str, ...] = ()
+
+
+def _save(folder: Path, words: "SubwordVectors | WordTable", alphabet: Sequence[str], **arrays: Any) -> None:
+    """Writes vocabulary.json, settings.json, subwords.npy if there are any, and a file of each array."""
+    write_whole(folder / "vocabulary.json", json.dumps(words.vocabulary))
+    if words.subwords is not None:
+        arrays["subwords"] = words.subwords
+    for name, array in arrays.items():
+        write_array(folder / f"{name}.npy", array)
+    settings = _Settings(words.min_n, words.max_n, words.subwords is not None, tuple(alphabet))
+    given = {name: value for name, value in asdict(settings).items() if value != ()}
+    write_whole(folder / "settings.json", json.dumps(given))
+
+
+def _load(folder: Path) -> tuple[_Settings, dict[str, Any]]:
+    """What `_save` wrote: the settings, and the fields that both classes have."""
+    path = folder / "settings.json"
     try:
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array as .npy, whole or not at all."""
-    write_whole(path, lambda file: np.save(file, np.asarray(array, order="C"), allow_pickle=False))
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_whole(path, lambda file: file.write(json.dumps(value).encode("ascii")))
-
-
-def read_array(path: Path, mmap: bool) -> FloatArray:
-    """Reads a float32 .npy as `write_array` writes it; with `mmap` it stays on disk.
-
-    Raises:
-        ValueError: it is something else, or a value is not finite. Nothing is allocated before the size that
-            the header promises was compared with the file's.
-    """
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except Exception as error:  # numpy lets classes of Python's own parser through
-            raise ValueError(f"{path}: not a .npy file: {error!r}") from error
-        start, end = file.tell(), os.fstat(file.fileno()).st_size
-        if dtype != np.float32 or dtype.hasobject:
-            raise ValueError(f"{path}: expected float32, found {dtype}")
-        if version != (1, 0) or fortran:
-            raise ValueError(f"{path}: expected version 1.0 and C order")
-        if any(not 0 <= size < 2**31 for size in shape) or end - start != 4 * math.prod(shape):
-            raise ValueError(f"{path}: {end - start} bytes after the header, which says {shape} of float32")
-        for _ in range(start, end, 4 * CHUNK):
-            if not np.isfinite(np.fromfile(file, np.float32, CHUNK)).all():
-                raise ValueError(f"{path}: a value is not finite")
-        if not mmap:
-            file.seek(start)
-            return np.fromfile(file, np.float32).reshape(shape)
-        return np.memmap(file, np.float32, "r", start, shape)
-
-
-def _read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises ValueError naming it."""
-    try:
-        return json.loads(path.read_bytes())
+        settings = validated(_Settings, path.read_text(encoding="utf-8"))
+        if settings.min_n > settings.max_n:
+            raise ValueError(f"min_n {settings.min_n} is above max_n {settings.max_n}")
+        path = folder / "vocabulary.json"
+        vocabulary = json.loads(path.read_bytes())
+        if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+            raise ValueError("expected a list of strings")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-
-
-def _read_words(path: Path) -> list[str]:
-    words = _read_json(path)
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"{path}: expected a JSON list of strings")
-    return words
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Settings of subwords (and of characters) as they were saved, each of its type and in its range."""
-    settings = _read_json(path)
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    for name in ("min_n", "max_n"):
-        value = settings.get(name)
-        if type(value) is not int or not 0 <= value <= LONGEST_SUBWORD:
-            raise ValueError(
-                f"{path}: {name}: expected an integer of 0 to {LONGEST_SUBWORD}, found {value!r:.60}"
-            )
-    if settings["min_n"] > settings["max_n"]:
-        raise ValueError(f"{path}: min_n {settings['min_n']} is above max_n {settings['max_n']}")
-    if type(settings.get("subwords")) is not bool:
-        raise ValueError(f"{path}: subwords: expected true or false")
-    alphabet = settings.get("alphabet", [])
-    if not isinstance(alphabet, list) or not all(isinstance(character, str) for character in alphabet):
-        raise ValueError(f"{path}: alphabet: expected a list of strings")
-    return settings
+        raise ValueError(f"{path}: {error}") from error
+    return settings, {
+        "vocabulary": vocabulary,
+        "subwords": read_array(folder / "subwords.npy") if settings.subwords else None,
+        "min_n": settings.min_n,
+        "max_n": settings.max_n,
+    }
 
 
 # Subwords --------------------------------------------------------------------------------------------
@@ -199,25 +158,13 @@ class SubwordVectors:
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "vocabulary.json", self.vocabulary)
-        write_array(folder / "vectors.npy", self.vectors)
-        if self.subwords is not None:
-            write_array(folder / "subwords.npy", self.subwords)
-        settings = {"min_n": self.min_n, "max_n": self.max_n, "subwords": self.subwords is not None}
-        _write_json(folder / "settings.json", settings)
+        _save(folder, self, (), vectors=self.vectors)
 
     @classmethod
-    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
-        """Reads what `save` wrote; with `mmap` the arrays stay on disk and processes share them."""
-        settings = _read_settings(folder / "settings.json")
-        return cls(
-            vocabulary=_read_words(folder / "vocabulary.json"),
-            vectors=read_array(folder / "vectors.npy", mmap),
-            subwords=read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
-            min_n=settings["min_n"],
-            max_n=settings["max_n"],
-        )
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote; the arrays stay on disk and processes share them."""
+        _, fields = _load(folder)
+        return cls(vectors=read_array(folder / "vectors.npy"), **fields)
 
 
 # Characters ------------------------------------------------------------------------------------------
@@ -367,36 +314,13 @@ class WordTable:
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, rows.npy, subwords.npy, character_*.npy and settings.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "vocabulary.json", self.vocabulary)
-        write_array(folder / "rows.npy", self.rows)
-        if self.subwords is not None:
-            write_array(folder / "subwords.npy", self.subwords)
-        write_array(folder / "character_embeddings.npy", self.characters.embeddings)
-        write_array(folder / "character_kernel.npy", self.characters.kernel)
-        write_array(folder / "character_bias.npy", self.characters.bias)
-        settings = {
-            "min_n": self.min_n,
-            "max_n": self.max_n,
-            "subwords": self.subwords is not None,
-            "alphabet": self.characters.alphabet,
-        }
-        _write_json(folder / "settings.json", settings)
+        characters = {f"character_{name}": getattr(self.characters, name) for name in CHARACTER_ARRAYS}
+        _save(folder, self, self.characters.alphabet, rows=self.rows, **characters)
 
     @classmethod
-    def load(cls, folder: Path, *, mmap: bool = True) -> Self:
-        """Reads what `save` wrote; with `mmap` the big arrays stay on disk and processes share them."""
-        settings = _read_settings(folder / "settings.json")
-        return cls(
-            vocabulary=_read_words(folder / "vocabulary.json"),
-            rows=read_array(folder / "rows.npy", mmap),
-            subwords=read_array(folder / "subwords.npy", mmap) if settings["subwords"] else None,
-            min_n=settings["min_n"],
-            max_n=settings["max_n"],
-            characters=CharacterConvolution(
-                alphabet=settings["alphabet"],
-                embeddings=read_array(folder / "character_embeddings.npy", False),
-                kernel=read_array(folder / "character_kernel.npy", False),
-                bias=read_array(folder / "character_bias.npy", False),
-            ),
-        )
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote; the big arrays stay on disk and processes share them."""
+        settings, fields = _load(folder)
+        arrays = [read_array(folder / f"character_{name}.npy", mmap=False) for name in CHARACTER_ARRAYS]
+        characters = CharacterConvolution(list(settings.alphabet), *arrays)
+        return cls(rows=read_array(folder / "rows.npy"), characters=characters, **fields)

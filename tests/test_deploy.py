@@ -304,7 +304,8 @@ def test_the_image_carries_the_rooms_that_serving_needs_and_the_build_may_read_t
 def test_the_extras_that_the_image_installs_exist() -> None:
     (extras,) = re.findall(r'"\.\[(.+?)\]"', DOCKERFILE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {*extras.replace("${DEVICE}", "cpu,gpu").split(",")} <= project["optional-dependencies"].keys()
+    installed = {*extras.replace("${DEVICE}", "cpu,gpu").split(",")}
+    assert {"serve"} <= installed <= project["optional-dependencies"].keys()
 
 
 def test_bases_of_the_image_are_exact_versions() -> None:

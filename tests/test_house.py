@@ -91,8 +91,9 @@ def test_every_make_command_that_the_readme_shows_exists() -> None:
 
 def test_every_direct_dependency_is_pinned() -> None:
     extras: dict[str, list[str]] = project()["project"]["optional-dependencies"]
-    optional = {"cpu", "gpu", "train", "study", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
-    assert set(extras) == optional
+    library = {"cpu", "gpu", "encoder", "text"}
+    checkout = {"serve", "train", "study", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
+    assert set(extras) == library | checkout
     direct = {
         canonical(each)
         for group in [project()["project"]["dependencies"], *extras.values()]
@@ -108,10 +109,14 @@ def test_pins_are_sorted_public_versions() -> None:
     assert not pins("data-wheels.txt").keys() & pinned.keys()
 
 
-def test_serving_needs_neither_torch_nor_a_choice_of_runtime() -> None:
+def test_the_library_needs_no_server_no_torch_and_no_choice_of_runtime() -> None:
+    extras: dict[str, list[str]] = project()["project"]["optional-dependencies"]
     base = {canonical(each) for each in project()["project"]["dependencies"]}
-    training = {canonical(each) for each in project()["project"]["optional-dependencies"]["train"]}
-    assert not base & (training | {"onnxruntime", "onnxruntime-gpu"})
+    others = {canonical(each) for group in extras.values() for each in group}
+    assert not base & others
+    serving = {canonical(each) for each in extras["serve"]}
+    assert serving >= {canonical(each) for each in extras["text"] + extras["encoder"]}
+    assert not serving & {canonical(each) for each in extras["train"]}
 
 
 def test_the_image_installs_no_training_packages() -> None:
@@ -122,13 +127,13 @@ def test_the_image_installs_no_training_packages() -> None:
         assert not re.search(rf"\b{package}\b", installed), package
 
 
-def test_each_room_has_an_import_contract_and_is_packaged() -> None:
+def test_each_room_has_an_import_contract_and_the_library_is_packaged() -> None:
     contracts = project()["tool"]["importlinter"]["contracts"]
     assert {room for contract in contracts for room in contract["source_modules"]} == set(ROOMS) - {
         "benchmarks"
     }
     included = project()["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert {name.rstrip("*") for name in included} == set(ROOMS)
+    assert included == ["structural_kd*"]
     for room in ROOMS:
         assert (ROOT / room / "__init__.py").is_file()
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from serve.requests.items import AnsweredRequest
 from structural_kd.annotate.records import Record
-from structural_kd.annotate.writers import Annotated, write_jsonl
+from structural_kd.annotate.writers import AnnotatedRecord, write_jsonl
 
 MEDIA_TYPE = "application/json"
 
 
 def write_line(task: str, record: Record, answers: Sequence[Any]) -> str:
     """The line of an item, from the answers to its sentences."""
-    return write_jsonl(Annotated(record, **{"tagged" if task == "ner" else "parsed": answers}))
+    return write_jsonl(AnnotatedRecord(record, **{"tagged" if task == "ner" else "parsed": answers}))
 
 
 def write(answered: AnsweredRequest) -> str:

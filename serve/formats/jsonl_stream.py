@@ -23,7 +23,7 @@ from serve.schemas import LineFault, StreamFault
 from serve.settings import Settings
 from serve.telemetry.summary import RequestSummary
 from structural_kd.annotate.lines import Line
-from structural_kd.annotate.readers import Reading, json_record
+from structural_kd.annotate.readers import ReaderSettings, json_record
 from structural_kd.annotate.records import Record, RecordError
 
 MEDIA_TYPE = "application/jsonl"
@@ -206,7 +206,7 @@ async def split(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[list[
         yield [read(bytes(buffer))]
 
 
-def _records(lines: Sequence[Line | LineFault], reading: Reading) -> list[Record | LineFault]:
+def _records(lines: Sequence[Line | LineFault], reading: ReaderSettings) -> list[Record | LineFault]:
     made: list[Record | LineFault] = []
     for line in lines:
         if isinstance(line, LineFault):

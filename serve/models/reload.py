@@ -10,7 +10,7 @@ from serve.models.discovery import Found, Load, StartError, find_bundles, finger
 from serve.models.selection import Model, Models
 from serve.settings import Settings
 from serve.telemetry import metrics
-from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.readers import ReaderSettings
 from structural_kd.annotate.writers import RESULT_KEYS
 from structural_kd.segment import Segmenter
 
@@ -113,7 +113,7 @@ class Registry:
         language = predictor.manifest.language
         if language not in self._segmenters:
             self._segmenters[language] = Segmenter(language)
-        reading = Reading(
+        reading = ReaderSettings(
             language=language,
             sentence_tokens=limits.sentence_tokens,
             block_bytes=limits.line_bytes,

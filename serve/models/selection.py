@@ -9,7 +9,7 @@ from serve.models.discovery import TASKS, Found
 from serve.problems import Fault, Problem, pointer
 from serve.telemetry.metrics import ServedModel
 from structural_kd import Manifest, Predictor
-from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.readers import ReaderSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Model:
     found: Found
     predictor: Predictor
     version: str
-    reading: Reading
+    reading: ReaderSettings
     batcher: Batcher
 
     @property

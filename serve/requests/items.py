@@ -13,7 +13,7 @@ from serve.problems import Fault, Problem, pointer
 from serve.schemas import AnnotationRequest
 from serve.settings import Limits
 from serve.telemetry.summary import RequestSummary
-from structural_kd.annotate.readers import Reading
+from structural_kd.annotate.readers import ReaderSettings
 from structural_kd.annotate.records import Record
 
 INLINE_TOKENS = 2000
@@ -67,7 +67,7 @@ def check_size(request: AnnotationRequest, limits: Limits) -> None:
         _check_tokens(tokens, index, limits)
 
 
-def records_of(request: AnnotationRequest, reading: Reading, limits: Limits) -> list[Record]:
+def records_of(request: AnnotationRequest, reading: ReaderSettings, limits: Limits) -> list[Record]:
     """The request's items, in order; `line` is an item's index. Raises a `Problem` at too many tokens."""
     records: list[Record] = []
     total = 0

@@ -43,31 +43,29 @@ class Lines:
         """Of all bytes read so far."""
         return self._digest.hexdigest()
 
-    def skip(self, size: int, count: int, sha256: str, seen: Callable[[int], None]) -> None:
-        """Goes on after the `count` lines in the first `size` bytes; `seen` gets each chunk's size.
+    def skip(self, size: int, count: int, sha256: str, report: Callable[[int], object]) -> None:
+        """Goes on after the `count` lines in the first `size` bytes; `report` gets each chunk's size.
 
         Raises:
             OtherInputError: these bytes have another hash, or there are fewer of them.
         """
         while self.bytes < size:
-            chunk = self._stream.read(min(CHUNK_BYTES, size - self.bytes))
+            chunk = self._read(self._stream.read, min(CHUNK_BYTES, size - self.bytes))
             if not chunk:
                 raise OtherInputError(f"it ends after {self.bytes:,} bytes")
-            self._seen(chunk)
-            seen(len(chunk))
+            report(len(chunk))
         if self.sha256 != sha256:
             raise OtherInputError(f"its first {size:,} bytes are not those that were annotated")
         self.count = count
 
     def __iter__(self) -> Iterator[Line]:
-        enough = self._max_bytes + len(b"\r\n")
-        while data := self._stream.readline(enough):
-            self._seen(data)
-            begins = self.count == 0
+        readline = self._stream.readline
+        while data := self._read(readline, self._max_bytes + len(b"\r\n")):
             self.count += 1
             content = data.removesuffix(b"\n").removesuffix(b"\r")
             if len(content) > self._max_bytes:
-                self._skip_rest(data)
+                while data and not data.endswith(b"\n"):
+                    data = self._read(readline, CHUNK_BYTES)
                 limit = f"{self._max_bytes:,} bytes (--max-line-bytes)"
                 yield Line(self.count, "", f"the line is too long; expected at most {limit}")
                 continue
@@ -76,13 +74,10 @@ class Lines:
             except UnicodeDecodeError as error:
                 yield Line(self.count, "", f"byte {error.start + 1} of the line is not UTF-8; expected UTF-8")
                 continue
-            yield Line(self.count, text.removeprefix("\ufeff") if begins else text)
+            yield Line(self.count, text.removeprefix("\ufeff") if self.count == 1 else text)
 
-    def _skip_rest(self, data: bytes) -> None:
-        while data and not data.endswith(b"\n"):
-            data = self._stream.readline(CHUNK_BYTES)
-            self._seen(data)
-
-    def _seen(self, data: bytes) -> None:
+    def _read(self, read: Callable[[int], bytes], size: int) -> bytes:
+        data = read(size)
         self._digest.update(data)
         self.bytes += len(data)
+        return data

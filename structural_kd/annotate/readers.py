@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from structural_kd.annotate.lines import Line, Lines
 from structural_kd.annotate.records import BadRecord, Record, RecordError, check_tokens
+from structural_kd.strict_json import RepeatedKeyError, parse
 
 if TYPE_CHECKING:
     from structural_kd.segment import Segmenter
@@ -23,7 +25,7 @@ _EMPTY_NODE = re.compile(r"(?:0|[1-9][0-9]*)\.[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderSettings:
     """What readers have to know.
 
     Attributes:
@@ -55,12 +57,12 @@ class Reading:
         return Record(line, found.tokens, found.sentences, text, found.places, found.cuts, carried)
 
 
-def read_text(lines: Lines, reading: Reading) -> Records:
+def read_text(lines: Lines, reading: ReaderSettings) -> Records:
     """A raw text a line, of one sentence or several."""
     return _line_by_line(lines, lambda line: reading.raw(line.number, line.text))
 
 
-def read_tokens(lines: Lines, reading: Reading) -> Records:
+def read_tokens(lines: Lines, reading: ReaderSettings) -> Records:
     """A sentence a line, its tokens separated by blanks or tabs."""
 
     def sentence(line: Line) -> Record:
@@ -71,12 +73,12 @@ def read_tokens(lines: Lines, reading: Reading) -> Records:
     return _line_by_line(lines, sentence)
 
 
-def read_jsonl(lines: Lines, reading: Reading) -> Records:
+def read_jsonl(lines: Lines, reading: ReaderSettings) -> Records:
     """A JSON object a line with exactly one of "text", "tokens" and "sentences"; other keys are carried."""
     return _line_by_line(lines, lambda line: json_record(line, reading))
 
 
-def read_conllu(lines: Lines, reading: Reading) -> Records:
+def read_conllu(lines: Lines, reading: ReaderSettings) -> Records:
     """A sentence with its comments up to each blank line (https://universaldependencies.org/format.html).
 
     Of the ten columns the first two are checked, as nothing else is read. Comments without a sentence are a
@@ -86,7 +88,7 @@ def read_conllu(lines: Lines, reading: Reading) -> Records:
         yield block if isinstance(block, BadRecord) else _conllu_record(block, reading)
 
 
-READERS: Mapping[str, Callable[[Lines, Reading], Records]] = {
+READERS: Mapping[str, Callable[[Lines, ReaderSettings], Records]] = {
     "text": read_text,
     "tokens": read_tokens,
     "jsonl": read_jsonl,
@@ -105,7 +107,7 @@ def _line_by_line(lines: Iterable[Line], record: Callable[[Line], Record]) -> Re
             yield BadRecord(line.number, str(error))
 
 
-def json_record(line: Line, reading: Reading) -> Record:
+def json_record(line: Line, reading: ReaderSettings) -> Record:
     """The record of a line of `read_jsonl`. Raises RecordError where it is none."""
     fields = _json_object(line.text)
     given = [key for key in ("text", "tokens", "sentences") if key in fields]
@@ -134,11 +136,11 @@ def json_record(line: Line, reading: Reading) -> Record:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        fields = _decoder.decode(text)
+        fields = parse(text)
         if _SURROGATE.search(text):
             _json(fields).encode()
-    except RecordError:
-        raise
+    except RepeatedKeyError:
+        raise RecordError("a key of an object is there twice; expected it once") from None
     except json.JSONDecodeError as error:
         raise RecordError(f"not JSON ({error.msg}, column {error.colno}); expected an object") from None
     except UnicodeEncodeError:
@@ -163,36 +165,26 @@ def _carried(fields: Mapping[str, Any], replaced: frozenset[str]) -> str:
 
 
 def _blocks(lines: Iterable[Line], block_bytes: int) -> Iterator[list[Line] | BadRecord]:
-    """The lines between blank lines. Of a block that is too long nothing is kept but where it begins."""
+    """The lines between blank lines. Of a block that is too long nothing is kept but its first line."""
     block: list[Line] = []
     size = 0
-    too_long: int | None = None
-    for line in lines:
+    for line in chain(lines, [Line(0, "")]):  # the last block ends too
         if line.text.strip() or line.fault:
+            block.append(line)
             size += len(line.text) + _LINE_BYTES
-            if too_long is None and size > block_bytes:
-                too_long = block[0].number if block else line.number
-                block = []
-            if too_long is None:
-                block.append(line)
+            if size > block_bytes:
+                del block[1:]
             continue
-        if too_long is not None:
-            yield _too_long(too_long, block_bytes)
+        if size > block_bytes:
+            limit = f"{block_bytes:,} bytes (--max-line-bytes)"
+            message = f"the sentence is too long; expected a blank line within {limit}"
+            yield BadRecord(block[0].number, message)
         elif block:
             yield block
-        block, size, too_long = [], 0, None
-    if too_long is not None:
-        yield _too_long(too_long, block_bytes)
-    elif block:
-        yield block
+        block, size = [], 0
 
 
-def _too_long(line: int, block_bytes: int) -> BadRecord:
-    limit = f"{block_bytes:,} bytes (--max-line-bytes)"
-    return BadRecord(line, f"the sentence is too long; expected a blank line within {limit}")
-
-
-def _conllu_record(block: list[Line], reading: Reading) -> Record | BadRecord:
+def _conllu_record(block: list[Line], reading: ReaderSettings) -> Record | BadRecord:
     rows: list[list[str]] = []
     tokens: list[str] = []
     covered = 0  # words up to the end of the multiword ranges so far
@@ -243,23 +235,4 @@ def _check_other_row(cells: list[str], words: int, covered: int) -> int:
     return covered
 
 
-def _finite(number: str) -> float:
-    value = float(number)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("out of range")
-    return value
-
-
-def _no_number(name: str) -> float:
-    raise ValueError("not a JSON number")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise RecordError("a key of an object is there twice; expected it once")
-    return fields
-
-
-_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_no_number, object_pairs_hook=_distinct)
 _json: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -5,19 +5,20 @@ from typing import Any, Protocol
 
 from structural_kd.annotate.lines import Lines
 from structural_kd.annotate.records import BadRecord, Record
-from structural_kd.annotate.writers import Annotated
+from structural_kd.annotate.writers import AnnotatedRecord
 
 BYTES_A_TOKEN = 128
 """A window ends after this many bytes for each of its tokens: comments and other columns take memory too."""
 
 
-class Predictor(Protocol):
-    """What annotation needs of a loaded bundle; `bundle.Predictor` is one."""
+class SentencePredictor(Protocol):
+    """What annotation needs of a loaded bundle; `structural_kd.Predictor` is one."""
 
     def predict(self, sentences: Sequence[Sequence[str]]) -> Sequence[Any]: ...
 
 
 Window = list[Record | BadRecord]
+Item = AnnotatedRecord | BadRecord
 
 
 def windows(records: Iterable[Record | BadRecord], lines: Lines, tokens: int) -> Iterator[Window]:
@@ -39,7 +40,7 @@ def windows(records: Iterable[Record | BadRecord], lines: Lines, tokens: int) ->
         yield window
 
 
-def annotate(window: Window, predictors: Mapping[str, Predictor]) -> list[Annotated | BadRecord]:
+def annotate(window: Window, predictors: Mapping[str, SentencePredictor]) -> list[Item]:
     """The records of a window with their answers; `predictors` are by task, "ner" or "parse" or both."""
     sentences = [
         record.tokens[start:end]
@@ -48,7 +49,7 @@ def annotate(window: Window, predictors: Mapping[str, Predictor]) -> list[Annota
         for start, end in record.sentences
     ]
     answers = {task: _answers(predictor, sentences) for task, predictor in predictors.items()}
-    items: list[Annotated | BadRecord] = []
+    items: list[Item] = []
     first = 0
     for record in window:
         if isinstance(record, BadRecord):
@@ -56,12 +57,12 @@ def annotate(window: Window, predictors: Mapping[str, Predictor]) -> list[Annota
             continue
         end = first + len(record.sentences)
         own = {task: found[first:end] for task, found in answers.items()}
-        items.append(Annotated(record, own.get("ner"), own.get("parse")))
+        items.append(AnnotatedRecord(record, own.get("ner"), own.get("parse")))
         first = end
     return items
 
 
-def _answers(predictor: Predictor, sentences: Sequence[Sequence[str]]) -> Sequence[Any]:
+def _answers(predictor: SentencePredictor, sentences: Sequence[Sequence[str]]) -> Sequence[Any]:
     answers = predictor.predict(sentences) if sentences else []
     if len(answers) != len(sentences):
         raise RuntimeError(f"{len(answers)} answers for {len(sentences)} sentences")

@@ -20,7 +20,7 @@ RESULT_KEYS: Mapping[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Annotated:
+class AnnotatedRecord:
     """A record with the answers for each of its sentences; None where no bundle for the task runs."""
 
     record: Record
@@ -28,10 +28,10 @@ class Annotated:
     parsed: Sequence[ParsedSentence] | None = None
 
 
-Writer = Callable[[Annotated | BadRecord], str]
+Writer = Callable[[AnnotatedRecord | BadRecord], str]
 
 
-def write_jsonl(item: Annotated | BadRecord) -> str:
+def write_jsonl(item: AnnotatedRecord | BadRecord) -> str:
     """A line: what the HTTP server answers for one item, or {"error": {"line": …, "message": …}}."""
     if isinstance(item, BadRecord):
         return _json({"error": {"line": item.line, "message": item.message}}) + "\n"
@@ -59,7 +59,7 @@ def write_jsonl(item: Annotated | BadRecord) -> str:
     return f"{{{record.carried},{line[1:]}\n" if record.carried else f"{line}\n"
 
 
-def write_conllu(item: Annotated | BadRecord) -> str:
+def write_conllu(item: AnnotatedRecord | BadRecord) -> str:
     """A block for each sentence, or one that is only a comment: `# error = line 17: …`.
 
     Of a sentence that came as CoNLL-U, the comments, ranges, empty nodes and other columns stay.
@@ -85,7 +85,7 @@ def write_conllu(item: Annotated | BadRecord) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def write_text(item: Annotated | BadRecord) -> str:
+def write_text(item: AnnotatedRecord | BadRecord) -> str:
     """A line for each sentence, each token with its tag: `Ada/B-PER Lovelace/E-PER wrote/O`.
 
     A record without tokens, or a bad one, is an empty line.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from serve.formats.jsonl_stream import LINES_AT_ONCE, split
 from serve.schemas import LineFault
 from structural_kd.annotate.lines import Line, Lines
-from structural_kd.annotate.readers import Reading, read_jsonl
+from structural_kd.annotate.readers import ReaderSettings, read_jsonl
 from structural_kd.annotate.stream import annotate
 from structural_kd.annotate.writers import RESULT_KEYS, write_jsonl
 from tests.serve.conftest import Client, Serve, answer, connect, head, until
@@ -63,7 +63,7 @@ def annotated(content: bytes, task: str) -> list[bytes]:
     """The lines that `python -m structural_kd annotate` writes for an input."""
     predictor = FakeParser() if task == "parse" else FakeNer()
     lines = Lines(io.BytesIO(content), max_bytes=1 << 20)
-    reading = Reading("en", sentence_tokens=512, block_bytes=1 << 20, replaced=RESULT_KEYS[task])
+    reading = ReaderSettings("en", sentence_tokens=512, block_bytes=1 << 20, replaced=RESULT_KEYS[task])
     return [
         write_jsonl(item).encode() for item in annotate(list(read_jsonl(lines, reading)), {task: predictor})
     ]

@@ -1,7 +1,8 @@
 """Predictors that answer by simple rules, and the command with them in place of bundles.
 
 Scores depend on what is annotated together, as a real model's last digits do. In a process of its own
-(`python -m tests.structural_kd.annotation_fakes annotate …`), SIGNAL="9@3" sends it signal 9 at its third window.
+(`python -m tests.structural_kd.annotation_fakes annotate …`), SIGNAL="9@3" sends it signal 9 at its third
+window, and SHARD_BYTES is the size of a shard.
 """
 
 import os
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structural_kd
 from structural_kd.__main__ import main
-from structural_kd.annotate import partial
+from structural_kd.annotate import shards
 from structural_kd.results import Entity, ParsedSentence, TaggedSentence
 
 
@@ -86,5 +88,6 @@ def load(folder: Path, **_: Any) -> Any:
 
 
 if __name__ == "__main__":
-    partial.SECONDS_BETWEEN_CHECKPOINTS = float(os.environ.get("SECONDS_BETWEEN_CHECKPOINTS", 0))
-    sys.exit(main(load=load))
+    shards.SHARD_BYTES = int(os.environ.get("SHARD_BYTES", 1))
+    structural_kd.load = load  # type: ignore[assignment]
+    sys.exit(main())

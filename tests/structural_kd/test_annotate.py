@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import structural_kd
 from structural_kd.__main__ import main
 from structural_kd.annotate.lines import Lines
-from structural_kd.annotate.readers import READERS, Reading
+from structural_kd.annotate.readers import READERS, ReaderSettings
 from structural_kd.annotate.records import TOKEN_CHARACTERS, BadRecord
 from structural_kd.annotate.stream import windows
 from tests.export.tiny_models import bundle_of
@@ -49,7 +50,12 @@ Annotate = Callable[..., Outcome]
 
 
 @pytest.fixture
-def annotate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Annotate:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structural_kd, "load", load)
+
+
+@pytest.fixture
+def annotate(tmp_path: Path, capsys: pytest.CaptureFixture[str], fakes: None) -> Annotate:
     """annotate(input, "name.suffix", *options, tasks=…) runs the command with fakes on a file."""
     number = iter(range(1000))
 
@@ -63,8 +69,8 @@ def annotate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Annotate:
         given, output = folder / name, folder / "out"
         given.write_bytes(content.encode() if isinstance(content, str) else content)
         arguments = ["annotate", *bundles, "--input", str(given), "--output", str(output), *options]
-        status = main(arguments, load=load)
-        assert not list(folder.glob("out.part*")) or status >= 2
+        status = main(arguments)
+        assert not list(folder.glob("out.parts")) or status >= 2
         written = output.read_text(encoding="utf-8") if output.exists() else ""
         return Outcome(status, written, capsys.readouterr().err.replace(f"{folder}/", ""))
 
@@ -111,19 +117,10 @@ def test_sentences_of_tokens_are_one_record_and_stay_apart(annotate: Annotate) -
 
 
 def test_other_keys_are_carried_and_earlier_results_replaced(annotate: Annotate) -> None:
-    line = {
-        "id": "ä\u2028",
-        "tokens": ["Ada"],
-        "meta": {"n": [1, 2.5, None, True]},
-        "entities": 1,
-        "heads": 2,
-    }
+    carried = {"id": "ä\u2028", "meta": {"n": [1, 2.5, None, True]}, "heads": 2}
+    line = {**carried, "tokens": ["Ada"], "entities": 1}
     (record,) = annotate(json.dumps(line), "in.jsonl").records
-    assert {key: record[key] for key in ("id", "meta", "heads")} == {
-        "id": "ä\u2028",
-        "meta": {"n": [1, 2.5, None, True]},
-        "heads": 2,
-    }
+    assert {key: record[key] for key in carried} == carried
     assert names(record) == ["Ada"]
     (again,) = annotate(json.dumps(record), "in.jsonl", tasks=["parse"]).records
     assert names(again) == ["Ada"]
@@ -180,7 +177,7 @@ def test_a_bad_line_is_reported_by_number_and_its_place_kept(
     assert bad == {"error": {"line": 2, "message": report.removeprefix("in.jsonl:2: ")}}
 
 
-@pytest.mark.parametrize("depth", [*range(100, 1000, 50), *range(900, 1000, 3)])
+@pytest.mark.parametrize("depth", [*range(100, 900, 200), *range(900, 1000, 9)])
 def test_nested_values_are_carried_or_reported_but_never_stop_the_run(annotate: Annotate, depth: int) -> None:
     content = '{"tokens": ["Ada"], "id": ' + "[" * depth + "]" * depth + "}\n" + '{"tokens": ["Bo"]}\n'
     found = annotate(content, "in.jsonl")
@@ -206,11 +203,9 @@ def test_conllu_keeps_all_but_the_answers(annotate: Annotate) -> None:
 """
     assert found.output == annotated + "# only a comment\n\n" + annotated
 
-
-def test_with_entities_only_the_trees_of_conllu_stay(annotate: Annotate) -> None:
     rows = [line.split("\t") for line in annotate(TREEBANK, "in.conllu").output.splitlines() if "\t" in line]
     given = [line.split("\t") for line in TREEBANK.splitlines() if "\t" in line]
-    assert [row[:9] for row in rows] == [row[:9] for row in given]
+    assert [row[:9] for row in rows] == [row[:9] for row in given], "trees stay where only entities are found"
 
 
 def test_conllu_to_json_lines_has_the_words_and_the_comments(annotate: Annotate) -> None:
@@ -276,7 +271,7 @@ def test_text_output_is_a_sentence_a_line_with_tags(annotate: Annotate) -> None:
     assert found.errors.startswith("in.txt:3: byte 1 of the line is not UTF-8")
 
 
-@pytest.mark.parametrize("window", [1, 7, 100, 100_000])
+@pytest.mark.parametrize("window", [1, 7, 100_000])
 @pytest.mark.parametrize("name", ["in.jsonl", "in.txt", "in.conllu"])
 def test_the_order_is_that_of_the_input_whatever_the_windows(
     annotate: Annotate, window: int, name: str
@@ -330,7 +325,7 @@ class Endless(io.RawIOBase):
 def test_no_more_than_a_window_is_read_ahead(format: str, data: bytes) -> None:
     stream = Endless(data)
     lines = Lines(io.BufferedReader(stream), max_bytes=10_000)
-    reading = Reading(language="en", sentence_tokens=512, block_bytes=10_000)
+    reading = ReaderSettings(language="en", sentence_tokens=512, block_bytes=10_000)
     found = list(islice(windows(READERS[format](lines, reading), lines, tokens=500), 3))
     assert len(found) == 3
     assert stream.given < 400_000
@@ -341,7 +336,7 @@ def test_a_line_or_sentence_without_an_end_is_never_held_whole(format: str) -> N
     size = 64 << 20
     data = b"x" * 8000 if format == "tokens" else b"# " + b"x" * 8000 + b"\n"
     lines = Lines(io.BufferedReader(Endless(data, size)), max_bytes=100_000)
-    reading = Reading(language="en", sentence_tokens=512, block_bytes=100_000)
+    reading = ReaderSettings(language="en", sentence_tokens=512, block_bytes=100_000)
     tracemalloc.start()
     (bad,) = READERS[format](lines, reading)
     _, peak = tracemalloc.get_traced_memory()
@@ -354,7 +349,7 @@ def test_a_line_or_sentence_without_an_end_is_never_held_whole(format: str) -> N
 
 def test_a_file_that_is_no_conllu_is_one_sentence_that_is_too_long() -> None:
     lines = Lines(io.BufferedReader(Endless(b"\xff\n", 200_000)), max_bytes=100_000)
-    reading = Reading(language="en", sentence_tokens=512, block_bytes=100_000)
+    reading = ReaderSettings(language="en", sentence_tokens=512, block_bytes=100_000)
     (bad,) = READERS["conllu"](lines, reading)
     assert isinstance(bad, BadRecord)
     assert bad.line == 1
@@ -393,6 +388,7 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     assert found.output == ""
 
 
+@pytest.mark.usefixtures("fakes")
 def test_the_input_is_never_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = tmp_path / "in.jsonl"
     given.write_text('{"tokens": ["a"]}')
@@ -400,7 +396,7 @@ def test_the_input_is_never_the_output(tmp_path: Path, capsys: pytest.CaptureFix
     folder = fake_bundle(tmp_path / "bundle", "ner")
     for output in (given, tmp_path / "link.jsonl"):
         options = ["--bundle", str(folder), "--input", str(given), "--output", str(output)]
-        assert main(["annotate", *options], load=load) == 2
+        assert main(["annotate", *options]) == 2
         assert "the input itself, which would be lost" in capsys.readouterr().err
         assert given.read_text() == '{"tokens": ["a"]}'
 
@@ -424,18 +420,21 @@ def test_a_folder_that_is_no_bundle_is_an_error_with_advice(tmp_path: Path) -> N
     assert found.stdout == ""
 
 
-def test_spacy_is_imported_where_a_raw_text_is_read_and_nowhere_else(tmp_path: Path) -> None:
+def test_spacy_is_imported_where_a_raw_text_is_read_and_torch_never(tmp_path: Path) -> None:
     folder = fake_bundle(tmp_path / "ner", "ner")
     code = """
 import sys
-import bundle, structural_kd.__main__
-from tests.structural_kd.annotation_fakes import load, main
+import structural_kd
+from structural_kd.__main__ import main
+from tests.structural_kd.annotation_fakes import load
+structural_kd.load = load
 assert "spacy" not in sys.modules
 folder, tokens, text = sys.argv[1:]
-assert main(["annotate", "--bundle", folder, "--input", tokens], load=load) == 0
+assert main(["annotate", "--bundle", folder, "--input", tokens]) == 0
 assert "spacy" not in sys.modules
-assert main(["annotate", "--bundle", folder, "--input", text], load=load) == 0
+assert main(["annotate", "--bundle", folder, "--input", text]) == 0
 assert "spacy" in sys.modules
+assert not {"torch", "fastapi", "tokenizers"} & set(sys.modules)
 """
     (tmp_path / "tokens.jsonl").write_text('{"tokens": ["a"]}\n')
     (tmp_path / "text.jsonl").write_text('{"text": "a"}\n')

@@ -14,8 +14,15 @@ from structural_kd.labels import (
     from_bioes,
     repair_to_bioes,
     spans_from_bioes,
-    to_bioes,
 )
+
+
+def to_bioes(tags, scheme):
+    """Strictly: the first misplaced tag is raised."""
+    repaired, faults = repair_to_bioes(tags, scheme)
+    if faults:
+        raise faults[0]
+    return repaired
 
 
 @st.composite

@@ -29,6 +29,7 @@ FILES = (
     "words/subwords.npy",
     "words/vocabulary.json",
 )
+ENCODER = {"name": "tiny", "layers": [-1], "size": 8, "max_pieces": 40, "finetuned": False}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     fields = json.loads((folder / MANIFEST).read_text())
     change(fields)
     canonical = json.dumps(fields | {"digest": ""}, sort_keys=True, separators=(",", ":"))
-    fields["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
+    if "digest" in fields:
+        fields["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
     (folder / MANIFEST).write_text(json.dumps(fields))
 
 
@@ -71,12 +73,6 @@ def test_a_linked_folder_inside_a_bundle_is_refused(folder):
     os.rename(folder / "words", folder.parent / "words")
     (folder / "words").symlink_to(folder.parent / "words")
     with pytest.raises(structural_kd.BundleError, match="leads out of the bundle"):
-        structural_kd.load(folder)
-
-
-def test_a_file_that_is_not_listed_is_refused_by_name(folder):
-    (folder / "words" / "extra.npy").write_bytes(b"")
-    with pytest.raises(structural_kd.BundleError, match=r"extra\.npy.*not listed"):
         structural_kd.load(folder)
 
 
@@ -107,7 +103,9 @@ def test_a_path_out_of_the_bundle_is_refused(folder, name):
     (folder.parent / "secret").write_bytes(b"")
     entry = {"sha256": describe_bytes(b"").sha256, "size": 0}
     _edit(folder, lambda fields: fields["files"].update({name: entry}))
-    with pytest.raises(structural_kd.BundleError, match="not a path inside the bundle"):
+    with pytest.raises(
+        structural_kd.BundleError, match=r"manifest\.json: .*(not a path inside|surrogate|escape)"
+    ):
         structural_kd.load(folder)
 
 
@@ -121,50 +119,56 @@ def test_another_format_version_is_refused(folder, version):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        (lambda f: f.pop("task"), "task: missing"),
-        (lambda f: f.update(colour="red"), "colour: unknown field"),
-        (lambda f: f.update(task="chunk"), "task: expected one of ner, parse"),
+        (lambda f: f.pop("task"), "task: "),
+        (lambda f: f.update(colour="red"), "colour: "),
+        (lambda f: f.update(task="chunk"), "task: .*'ner' or 'parse'"),
         (lambda f: f.update(kind="crf"), "kind: 'crf' is not one of"),
-        (lambda f: f.update(labels="det"), "labels: expected a list"),
-        (lambda f: f.update(labels=["det", 3]), r"labels\[1\]: expected str"),
-        (lambda f: f.update(labels=["det", "det"]), "a label is there twice"),
+        (lambda f: f.update(labels="det"), "labels: "),
+        (lambda f: f.update(labels=["det", 3]), r"labels\[1\]: "),
+        (lambda f: f.update(labels=["det", "det"]), "labels: a label is there twice"),
         (lambda f: f.update(labels=[]), "labels: none"),
-        (lambda f: f.update(parameters=-1), "parameters: -1 is negative"),
-        (lambda f: f.update(parameters=1.5), "parameters: expected int"),
-        (lambda f: f.update(scores={"dev": {"las": "high"}}), r"scores\.dev\.las: expected float"),
-        (lambda f: f.update(relative_labels=[[1, "det"]]), "relative_labels"),
-        (lambda f: f["words"].pop("vector_size"), r"words\.vector_size: missing"),
-        (lambda f: f["words"].update(vector_size=7), "the manifest says"),
-        (lambda f: f["words"].update(projected_size=-56), r"words\.projected_size: -56 is negative"),
-        (lambda f: f["words"].update(vector_size=True), r"words\.vector_size: expected int"),
-        (lambda f: f.update(precision="int4"), "precision: expected one of fp32, int8"),
+        (lambda f: f.update(parameters=-1), "parameters: .*-1"),
+        (lambda f: f.update(parameters=1.5), "parameters: .*1.5"),
+        (lambda f: f.update(parameters=1.0), "parameters: .*1.0"),
+        (lambda f: f.update(parameters="1"), "parameters: .*'1'"),
+        (lambda f: f.update(parameters=2**63), "parameters: "),
+        (lambda f: f.update(parameters=10**4000), "parameters: "),
+        (lambda f: f.update(scores={"dev": {"las": "80.0"}}), r"scores\.dev\.las: "),
+        (lambda f: f.update(scores={"dev": {"las": True}}), r"scores\.dev\.las: "),
+        (lambda f: f["scores"]["dev"].update(las=10**400), r"scores\.dev\.las: "),
+        (lambda f: f.update(relative_labels=[[1, "det"]]), "relative_labels: "),
+        (lambda f: f.update(relative_labels=[[10**30, "det"]]), r"relative_labels\[0\]\[0\]: "),
+        (lambda f: f.update(relative_labels=[[1]]), r"relative_labels\[0\]"),
+        (lambda f: f["words"].pop("vector_size"), r"words\.vector_size: "),
+        (lambda f: f["words"].update(vector_size=7), "words: .*the manifest says"),
+        (lambda f: f["words"].update(projected_size=-56), r"words\.projected_size: .*-56"),
+        (lambda f: f["words"].update(vector_size=True), r"words\.vector_size: .*True"),
+        (lambda f: f["words"].update(colour=1), r"words\.colour: "),
+        (lambda f: f.update(precision="int4"), "precision: "),
         (lambda f: f.update(precision="int8"), "quantisation: does not fit precision 'int8'"),
         (lambda f: f.update(quantisation={"loss": {}, "bound": 1.0}), "quantisation: does not fit"),
-        (lambda f: f.update(parameters=2**63), "parameters: .* is too large a number"),
-        (lambda f: f.update(parameters=10**4000), "parameters: .* is too large a number"),
-        (lambda f: f["scores"]["dev"].update(las=10**400), r"scores\.dev\.las: .* is too large a number"),
-        (lambda f: f["files"]["model.onnx"].update(size=-1), r"files\.model\.onnx\.size: -1 is negative"),
-        (
-            lambda f: f["files"]["model.onnx"].update(size=10**15),
-            r"model\.onnx: \d+ bytes, manifest\.json says",
-        ),
-        (lambda f: f["files"]["model.onnx"].update(sha256=None), r"files\.model\.onnx\.sha256: expected str"),
+        (lambda f: f["files"]["model.onnx"].update(size=-1), r"files\.model\.onnx\.size: .*-1"),
+        (lambda f: f["files"]["model.onnx"].update(size=10**15), r"model\.onnx: \d+ bytes, manifest\.json"),
+        (lambda f: f["files"]["model.onnx"].update(sha256=None), r"files\.model\.onnx\.sha256: "),
         (lambda f: f["files"].update({"Model.onnx": f["files"]["model.onnx"]}), "differ in case alone"),
         (lambda f: f["files"].update({"MANIFEST.json": f["files"]["model.onnx"]}), "cannot list itself"),
-        (lambda f: f["provenance"].update(seed="one"), r"provenance\.seed: expected int"),
+        (lambda f: f["files"].update({MANIFEST: f["files"]["model.onnx"]}), "cannot list itself"),
+        (lambda f: f["provenance"].update(seed="one"), r"provenance\.seed: "),
         (lambda f: f["files"].pop("model.onnx"), r"model\.onnx is not listed"),
         (lambda f: f["files"].pop("relations.onnx"), r"relations\.onnx is not listed"),
         (lambda f: f["files"].pop("words/rows.npy"), r"rows\.npy.*not listed"),
-        (lambda f: f["files"].update({MANIFEST: f["files"]["model.onnx"]}), "cannot list itself"),
-        (lambda f: f.update(encoder={"name": "x"}), r"encoder\.\w+: missing"),
-        (lambda f: f.update(encoder=[]), "encoder: expected an object"),
+        (lambda f: f.update(encoder={"name": "x"}), r"encoder\.\w+: "),
+        (lambda f: f.update(encoder=[]), "encoder: "),
+        (lambda f: f.update(encoder={**ENCODER, "size": 0}), r"encoder\.size: "),
+        (lambda f: f.update(encoder={**ENCODER, "max_pieces": 0}), r"encoder\.max_pieces: "),
+        (lambda f: f.pop("digest"), "digest: "),
     ],
 )
-def test_a_wrong_field_is_refused_by_name(folder, change, message):
+def test_a_wrong_field_is_refused_by_name(folder, change, named):
     _edit(folder, change)
-    with pytest.raises(structural_kd.BundleError, match=message):
+    with pytest.raises(structural_kd.BundleError, match=named):
         structural_kd.load(folder)
 
 

@@ -12,7 +12,7 @@ import structural_kd
 from structural_kd.batches import PADDED_A_TOKEN, length_batches
 from structural_kd.encoder import PieceEncoder
 from structural_kd.labels import spans_from_bioes
-from structural_kd.manifest import EncoderSettings
+from structural_kd.manifest import EncoderFeatures
 from structural_kd.trees import is_tree
 from tests.export.tiny_models import KINDS, bundle_of, sentences
 
@@ -47,6 +47,12 @@ def test_sentences_are_answered_in_their_order_and_alone_as_together(bundles, ki
     together = predictor.predict(texts)
     assert _same(together, [predictor.predict([words])[0] for words in texts])
     assert _same(together, structural_kd.load(bundles / kind, batch_tokens=1).predict(texts))
+
+
+@pytest.mark.parametrize("texts", ["sola luna", ["sola luna"], [["sola"], "luna"]])
+def test_a_string_in_place_of_words_is_an_error(bundles, texts):
+    with pytest.raises(TypeError, match="lists of words"):
+        structural_kd.load(bundles / "crf").predict(texts)
 
 
 @pytest.mark.parametrize("kind", ["crf", "softmax"])
@@ -127,7 +133,7 @@ def test_an_encoder_reads_many_windows_in_several_runs(tmp_path, monkeypatch):
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     graph: Any = PieceNumbers()
-    settings = EncoderSettings("digits", (-1,), 1, max_pieces=8, finetuned=False)
+    settings = EncoderFeatures("digits", (-1,), 1, max_pieces=8, finetuned=False)
     encoder = PieceEncoder(tmp_path / "tokenizer.json", graph, settings)
     monkeypatch.setattr("structural_kd.encoder.PIECES_A_RUN", 30)
     features = encoder.features([["1234567", "19"], ["2", "46"] * 40, ["5"]])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structural_kd.word_projection import ProjectedWords, project
+from structural_kd.word_projection import ProjectedWords, projected_row
 from structural_kd.words import CharacterConvolution, SubwordVectors, WordTable
 
 GATES = 24
@@ -93,7 +93,7 @@ def test_words_outside_of_the_table_are_kept_up_to_the_bound_and_no_more(table, 
 
 def test_several_threads_get_the_same_rows(words):
     sentences = [[f"{a}{b}" for b in "abcdefgh"] for a in "stuvwxyz"] * 4
-    expected = [[project(words.table.row(w), words.weight, words.bias) for w in s] for s in sentences]
+    expected = [[projected_row(words.table.row(w), words.weight, words.bias) for w in s] for s in sentences]
     wrong: list[int] = []
 
     def work(number: int) -> None:
@@ -109,10 +109,9 @@ def test_several_threads_get_the_same_rows(words):
     assert not wrong
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_saved_words_come_back_the_same(tmp_path: Path, words, mmap):
+def test_saved_words_come_back_the_same(tmp_path: Path, words):
     words.save(tmp_path / "words")
-    loaded = ProjectedWords.load(tmp_path / "words", mmap=mmap)
+    loaded = ProjectedWords.load(tmp_path / "words")
     assert loaded.size == words.size == GATES
     for word in chain(*SENTENCES):
         np.testing.assert_array_equal(loaded.row(word), words.row(word))

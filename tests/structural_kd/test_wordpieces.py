@@ -51,7 +51,6 @@ def test_a_batch_has_special_pieces_around_each_sentence_and_padding_after(wordp
     assert pieces.first.tolist() == [1, 3, 1]
     assert pieces.end.tolist() == [3, 4, 2]
     assert pieces.lengths == (2, 1)
-    assert pieces.shortened == 0
     assert pieces.ids.dtype == pieces.mask.dtype == np.int64
 
 
@@ -67,7 +66,6 @@ def test_a_long_sentence_is_cut_between_words_and_loses_none(wordpiece, max_piec
     sentences = [["ab"[: int(size)] for size in generator.integers(1, 3, count)] for count in (23, 0, 1, 40)]
     pieces = words_to_pieces(wordpiece, sentences, max_pieces)
     assert pieces.ids.shape[1] <= max_pieces
-    assert pieces.shortened == 0
     words = [word for sentence in sentences for word in sentence]
     owner = [number for number, sentence in enumerate(sentences) for _ in sentence]
     for word, window, first, end in zip(words, pieces.window, pieces.first, pieces.end, strict=True):
@@ -82,7 +80,6 @@ def test_a_long_sentence_is_cut_between_words_and_loses_none(wordpiece, max_piec
 def test_a_word_that_is_too_long_for_a_window_keeps_its_first_pieces_and_this_is_said(wordpiece):
     with pytest.warns(LongWordWarning, match=r"1 word\(s\) with more than 3 pieces"):
         pieces = words_to_pieces(wordpiece, [["a", "abbaab", "b"]], 5)
-    assert pieces.shortened == 1
     assert pieces.ids.tolist() == [[CLS, 4, SEP, PAD, PAD], [CLS, 4, 7, 7, SEP], [CLS, 5, SEP, PAD, PAD]]
     assert pieces.lengths == (3,)
 

@@ -80,16 +80,15 @@ def test_without_subwords_an_unknown_word_is_zero():
     assert vectors.vector("b").tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("with_subwords", [True, False])
-def test_saved_vectors_come_back_the_same(tmp_path, mmap, with_subwords):
+def test_saved_vectors_come_back_the_same(tmp_path, with_subwords):
     generator = np.random.default_rng(0)
     subwords = generator.normal(size=(7, 4)).astype(np.float32) if with_subwords else None
     vectors = SubwordVectors(
         ["a", "שלום", "\ud800"], generator.normal(size=(3, 4)).astype(np.float32), subwords, 3, 6
     )
     vectors.save(tmp_path / "vectors")
-    loaded = SubwordVectors.load(tmp_path / "vectors", mmap=mmap)
+    loaded = SubwordVectors.load(tmp_path / "vectors")
     assert loaded.vocabulary == vectors.vocabulary
     for word in ["a", "שלום", "\ud800", "other"]:
         np.testing.assert_array_equal(loaded.vector(word), vectors.vector(word))
@@ -199,11 +198,10 @@ def test_folding_a_word_in_or_leaving_it_unknown_makes_no_difference(vectors):
         np.testing.assert_array_equal(folded.row(word), composed.row(word))
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_saved_table_gives_the_same_rows(tmp_path, vectors, mmap):
+def test_a_saved_table_gives_the_same_rows(tmp_path, vectors):
     table = WordTable.fold(vectors, convolution())
     table.save(tmp_path / "words")
-    loaded = WordTable.load(tmp_path / "words", mmap=mmap)
+    loaded = WordTable.load(tmp_path / "words")
     assert loaded.size == table.size == 13
     for word in itertools.chain(*SENTENCES):
         np.testing.assert_array_equal(loaded.row(word), table.row(word))
