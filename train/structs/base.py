@@ -90,9 +90,23 @@ class StructuredDistribution(ABC):
     def argmax(self) -> Any:
         """The most probable structure of each sentence."""
 
-    @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Any:
-        """One structure a sentence, drawn with its probability."""
+        """One structure a sentence, drawn with its probability, in float64: as many passes as tokens.
+
+        A token's parts, which exclude each other, are its row of the first potential [B, n, …]. One is drawn
+        by their marginals given the parts of the tokens before; it may be none, as in a ``SpanSet``.
+        """
+        theta, *others = (t.detach().double() for t in self.potentials)  # [B, n, …]
+        theta = theta.clone()
+        for i in range(theta.shape[1]):
+            marginals = self.with_potentials([theta, *others])._gradient()[0]  # [B, n, …]
+            parts = marginals[:, i].flatten(1).clamp_min(0)  # [B, m]
+            none = 1 - parts.sum(1, keepdim=True)  # [B, 1]
+            none = torch.where(none > 1e-9, none, 0)  # below it is rounding
+            chosen = torch.multinomial(torch.cat([parts, none], 1), 1, generator=generator)  # [B, 1]
+            taken = torch.arange(parts.shape[1], device=parts.device) == chosen  # [B, m]
+            theta[:, i] = torch.where(taken, -FORBIDDEN, FORBIDDEN).view_as(theta[:, i])
+        return self.with_potentials([theta, *others]).argmax()
 
     def topk(self, k: int) -> Best:
         """The k most probable structures of each sentence."""

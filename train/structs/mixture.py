@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from train.structs.base import Best, StructuredDistribution
-from train.structs.kbest import check_k
+from train.structs.reductions import check_k
 
 
 class Mixture(StructuredDistribution):
     """p(y) = Σ_k w_k p_k(y): an ensemble of teachers, exact where it matters for distillation.
 
     Its marginals of any student's parts are the weighted sum of the components' own
-    (``train.distill.projection.project``), so that distilling a mixture costs what distilling each component costs.
+    (``train.distill.projection.project``), so that it costs what distilling each component costs.
 
     Args:
         components: distributions over the same structures of the same sentences; their families may differ,

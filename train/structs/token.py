@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from train.structs.base import Best, StructuredDistribution, check_lengths, token_mask
-from train.structs.kbest import best_combinations, check_k, without_forbidden
+from train.structs.reductions import best_combinations, check_k, without_forbidden
 
 
 class TokenSoftmax(StructuredDistribution):
@@ -43,12 +43,6 @@ class TokenSoftmax(StructuredDistribution):
     def argmax(self) -> Tensor:
         """[B, n] label ids, 0 in the padding."""
         return torch.where(self.mask, self.scores.argmax(-1), 0)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """[B, n] label ids, 0 in the padding."""
-        weights = self.scores.detach().double().softmax(-1)  # [B, n, L]
-        drawn = torch.multinomial(weights.flatten(0, 1), 1, generator=generator)  # [B·n, 1]
-        return torch.where(self.mask, drawn.view_as(self.mask), 0)
 
     def topk(self, k: int) -> Best:
         """k batches of label ids [B, n], 0 in the padding."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from structural_kd.trees import are_trees, maximum_spanning_trees
 from train.structs.base import FORBIDDEN, StructuredDistribution
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
-from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
+from train.structs.reductions import Reduction, log_sum_exp, maximum
 
 
 class _LabelledTrees(StructuredDistribution):
@@ -96,44 +96,6 @@ class MatrixTree(_LabelledTrees):
         kinds = relations.gather(2, chosen[..., None]).squeeze(-1)  # [B, n]
         return LabelledHeads(chosen, torch.where(self.mask, kinds, 0))
 
-    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
-        """One tree a sentence, drawn exactly in O(n³).
-
-        The elimination is undone from its end. Token 1 alone hangs on the root. Then token k joins a tree of
-        the tokens before it: an arc i → j of that tree stands for the arc itself, with weight a_ij, or for a
-        path by way of k, with weight a_ik a_kj / Σ_j a_kj; each is decided for itself. The dependents of k
-        given, its head is drawn by its scores among the tokens that are not below it, and is the root where
-        all of them are.
-        """
-        with torch.no_grad():
-            heads = self._sampled_heads(generator)  # [B, n]
-            relations = self.scores.shape[-1]
-            index = heads[..., None, None].expand(-1, -1, 1, relations)
-            of_arc = self.scores.gather(2, index).squeeze(2).double().softmax(-1)  # [B, n, R]
-            drawn = torch.multinomial(of_arc.flatten(0, 1), 1, generator=generator).view_as(heads)  # [B, n]
-        return LabelledHeads(heads, torch.where(self.mask, drawn, 0))
-
-    def _sampled_heads(self, generator: torch.Generator | None) -> Tensor:
-        *steps, _ = _eliminations(self._arcs(self.scores.logsumexp(-1)))
-        parents = torch.zeros_like(self.lengths)[:, None].expand(-1, 2)  # [B, k] of the root and tokens < k
-        for before in reversed(steps):
-            k = before.shape[1]
-            leaving, out = _leaving(before)  # [B, k], [B]
-            heads = parents[:, 1:]  # [B, k-1]
-            direct = before[:, :-1, :k].gather(2, heads[..., None]).squeeze(-1)  # [B, k-1]
-            through = before[:, :-1, k] + leaving.gather(1, heads) - out[:, None]  # [B, k-1]
-            chance = torch.rand(heads.shape, generator=generator, dtype=direct.dtype, device=direct.device)
-            heads = torch.where(chance < (through - direct).sigmoid(), k, heads)  # [B, k-1]
-            ends = torch.nn.functional.pad(heads, (1, 0))  # [B, k] the root is its own head here
-            top = torch.cat([ends, torch.full_like(ends[:, :1], k)], 1)  # [B, k+1] and so is k
-            for _ in range(k.bit_length()):
-                top = top.gather(1, top)
-            below = top == k  # [B, k+1]
-            free = torch.cat([below[:, 1:k].all(1, keepdim=True), ~below[:, 1:k]], 1)  # [B, k]
-            weights = leaving.masked_fill(~free, -torch.inf).softmax(-1)
-            parents = torch.cat([ends, torch.multinomial(weights, 1, generator=generator)], 1)  # [B, k+1]
-        return torch.where(self.mask, parents[:, 1:], 0)
-
     def contains(self, structure: LabelledHeads) -> Tensor:
         return _single_root_trees(structure.heads, self.lengths)
 
@@ -187,9 +149,6 @@ class ProjectiveTree(_LabelledTrees):
     def argmax(self) -> LabelledHeads:
         """The best projective tree; of several, one."""
         return self._chosen(maximum)
-
-    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
-        return self._chosen(sampled(generator))
 
     def contains(self, structure: LabelledHeads) -> Tensor:
         heads = torch.where(self.mask, structure.heads, 0)  # [B, n]
