@@ -1,12 +1,11 @@
 """Plain text and JSON lines, and the reading and writing of any corpus file line by line."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from structural_kd.files import write_whole
 from train.corpora.sentence import CorpusError, Sentence, tree_fault, word_fault
 from train.corpora.tags import TagRow, convert_tags
 
@@ -33,66 +32,41 @@ def read_lines(path: Path | str) -> list[str]:
 
 def write_lines(path: Path | str, lines: Iterable[str]) -> None:
     """Write all the lines or leave the file as it was."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    write_whole(Path(path), "".join(f"{line}\n" for line in lines))
 
 
 def read_text(path: Path | str) -> list[Sentence]:
-    """One sentence a line, tokens split by spaces, unlabelled; a blank line holds no sentence.
-
-    The jury said so .
-    """
+    """One sentence a line, tokens split by spaces (`The jury said so .`), without labels."""
     sentences = []
     for number, line in enumerate(read_lines(path), start=1):
         words = tuple(word for word in line.split(" ") if word)
-        for word in words:
-            fault = word_fault(word)
-            if fault:
-                raise CorpusError(path, number, f"the token {fault}")
+        if fault := next(filter(None, map(word_fault, words)), None):
+            raise CorpusError(path, number, f"the token {fault}")
         if words:
             sentences.append(Sentence(words))
     return sentences
 
 
-def read_jsonl(path: Path | str, *, scheme: str = "auto") -> list[Sentence]:
+def read_jsonl(path: Path | str) -> list[Sentence]:
     """A JSON object a line: `tokens` and, where known, `tags`, `heads`, `deprels` and `text`.
 
     {"tokens": ["Mary", "left"], "tags": ["S-PER", "O"], "heads": [2, 0], "deprels": ["nsubj", "root"]}
     """
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            rows.append((number, _json_row(path, number, line)))
-    tagged = [(number, row) for number, row in rows if row.get("tags") is not None]
-    converted = convert_tags(
-        path, [TagRow(row["tags"], [number] * len(row["tags"])) for number, row in tagged], scheme=scheme
-    )
-    tags = {number: row for (number, _), row in zip(tagged, converted, strict=True)}
+    lines = enumerate(read_lines(path), start=1)
+    rows = {number: _json_row(path, number, line) for number, line in lines if line.strip()}
+    tagged = {number: row["tags"] for number, row in rows.items() if row["tags"] is not None}
+    converted = convert_tags(path, [TagRow(tags, [n] * len(tags)) for n, tags in tagged.items()])
+    tags_of = dict(zip(tagged, converted, strict=True))
     sentences = []
-    for number, row in rows:
-        heads, deprels = row.get("heads"), row.get("deprels")
-        fault = tree_fault(heads) if heads is not None else None
+    for number, row in rows.items():
+        fault = tree_fault(row["heads"]) if row["heads"] is not None else None
         if fault:
             raise CorpusError(path, number, fault[1])
+        words, heads, deprels = (
+            None if row[field] is None else tuple(row[field]) for field in ("tokens", "heads", "deprels")
+        )
         try:
-            sentences.append(
-                Sentence(
-                    words=tuple(row["tokens"]),
-                    tags=tags.get(number),
-                    heads=None if heads is None else tuple(heads),
-                    deprels=None if deprels is None else tuple(deprels),
-                    text=row.get("text"),
-                )
-            )
+            sentences.append(Sentence(words or (), tags_of.get(number), heads, deprels, row["text"]))
         except ValueError as error:
             raise CorpusError(path, number, str(error)) from error
     return sentences
@@ -101,7 +75,8 @@ def read_jsonl(path: Path | str, *, scheme: str = "auto") -> list[Sentence]:
 _FIELDS: dict[str, type] = {"tokens": str, "tags": str, "heads": int, "deprels": str}
 
 
-def _json_row(path: Path | str, number: int, line: str) -> dict:
+def _json_row(path: Path | str, number: int, line: str) -> dict[str, Any]:
+    """The fields of a row, None where it lacks one."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -122,4 +97,4 @@ def _json_row(path: Path | str, number: int, line: str) -> dict:
             raise CorpusError(path, number, f'"{field}" has {len(values)} values; expected {wanted}')
     if not isinstance(row.get("text"), str | None):
         raise CorpusError(path, number, f'"text" is {row["text"]!r}; expected a string')
-    return row
+    return {**dict.fromkeys([*_FIELDS, "text"]), **row}

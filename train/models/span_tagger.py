@@ -23,7 +23,7 @@ class SpanTagger(nn.Module):
     and the last token, relative to no entity, which scores 0.
 
     Args:
-        labels: BIOES labels as `structural_kd.labels.bioes_labels` orders them; what the spans are written in.
+        labels: BIOES labels as `structural_kd.labels.bioes_labels` orders them.
         size: units of the projections.
         dropout: rate on the projections.
 

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from structural_kd.labels import bioes_labels, split_tag
 from structural_kd.wordpieces import load_tokenizer, words_to_pieces
 from train.models.batch import Batch, pad_rows
-from train.models.encoders import digest_of, find_encoder, folder_files, longest_window
+from train.models.encoder_places import find_encoder
+from train.models.encoders import longest_window
 from train.models.taggers import constraint_scores
 from train.structs import FORBIDDEN, LinearChain
 
@@ -100,16 +101,15 @@ class TokenClassifier(nn.Module):
         transitions, start, end = constraint_scores(tuple(self.labels))
         if scheme == "io":
             transitions = torch.where(behind, FORBIDDEN, transitions)
-        derived = {
-            "transitions": transitions.clone(),
-            "start": start.clone(),
-            "end": end.clone(),
-            "behind": behind,
-            "opens": opens,
-            "inside_sources": _reads(parts, sources, _READS[scheme]),
-            "begin_sources": _reads(parts, sources, dict.fromkeys("BIES", "B")),
-        }
-        for name, tensor in derived.items():
+        for name, tensor in (
+            ("transitions", transitions.clone()),
+            ("start", start.clone()),
+            ("end", end.clone()),
+            ("behind", behind),
+            ("opens", opens),
+            ("inside_sources", _reads(parts, sources, _READS[scheme])),
+            ("begin_sources", _reads(parts, sources, dict.fromkeys("BIES", "B"))),
+        ):
             self.register_buffer(name, tensor, persistent=False)
 
     @torch.no_grad()
@@ -206,7 +206,8 @@ def load_token_classifier(
     >>> model.labels[:5]  # doctest: +SKIP
     ['O', 'B-LOC', 'I-LOC', 'E-LOC', 'S-LOC']
     """
-    folder = find_encoder(name, kinds=("folder", "cache", "hub")).path
+    place = find_encoder(name, kinds=("folder", "cache", "hub"))
+    folder = place.path
     names = _label_names(name, folder)
     chosen, sources = read_labels(name, names, scheme, types or {})
     found = {source.type for source in sources if source.type is not None}
@@ -222,7 +223,7 @@ def load_token_classifier(
         labels,
         chosen,
         max_pieces=longest_window(model.base_model),
-        digest=digest_of(folder_files(folder)),
+        digest=place.digest,
     )
     return classifier.to(device).eval()
 

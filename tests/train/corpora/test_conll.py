@@ -73,7 +73,6 @@ def test_any_column_can_hold_the_words_and_the_tags(file):
         ("a O\n\nb I-X\n", {"scheme": "iob2"}, 3, "I-X after O continues no entity"),
         ("a O\nb B-X\n", {"scheme": "bioes"}, 2, "end of the sentence"),
         ("a O\nb B-X\n", {"scheme": "iob1"}, 2, "B-X after O"),
-        ("a O\nb B-X\n", {"allowed_types": ["PER", "LOC"]}, 2, "'X'; expected one of LOC, PER"),
         ("1\ta\tO\n3\tb\tO\n", {"id_column": 0, "word_column": 1}, 2, "id '3'; expected 2"),
         ("1\ta\tO\nx\tb\tO\n", {"id_column": 0, "word_column": 1}, 2, "id 'x'; expected 2"),
         (b"a O\n\xff O\n", {}, 2, "expected UTF-8"),

