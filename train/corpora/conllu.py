@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from train.corpora.conll import text_comment
 from train.corpora.sentence import CorpusError, Sentence, tree_fault, warn, word_fault
@@ -20,18 +21,30 @@ class _NoTreeError(CorpusError):
     """The heads of a sentence are integers, but no tree."""
 
 
+class _Word(NamedTuple):
+    line: int
+    form: str
+    head: str
+    deprel: str
+    tag: str
+
+
+class _Range(NamedTuple):
+    """A multiword token, from its first to its last word, 0-based."""
+
+    line: int
+    form: str
+    first: int
+    last: int
+
+
 @dataclass
 class _Block:
-    """A sentence as the file has it; `ranges` are the multiword tokens (form, first, last), 0-based words."""
+    """A sentence as the file has it."""
 
     comments: dict[str, str] = field(default_factory=dict)
-    numbers: list[int] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
-    deprels: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    ranges: list[tuple[str, int, int]] = field(default_factory=list)
-    range_lines: list[int] = field(default_factory=list)
+    words: list[_Word] = field(default_factory=list)
+    ranges: list[_Range] = field(default_factory=list)
 
 
 def read_conllu(
@@ -59,7 +72,8 @@ def read_conllu_with_comments(
     blocks = _read_blocks(path, entities)
     tags: Sequence[tuple[str, ...] | None] = [None] * len(blocks)
     if entities is not None:
-        tags = convert_tags(path, [TagRow(block.tags, block.numbers) for block in blocks], repair=repair)
+        rows = [TagRow([w.tag for w in block.words], [w.line for w in block.words]) for block in blocks]
+        tags = convert_tags(path, rows, repair=repair)
     result = []
     dropped: list[int] = []
     no_tree: list[int] = []
@@ -71,16 +85,13 @@ def read_conllu_with_comments(
                 raise
             no_tree.append(error.line or 0)
             continue
-        sentence = Sentence(
-            words=tuple(block.words),
-            tags=block_tags,
-            heads=heads,
-            deprels=None if heads is None or set(block.deprels) == {"_"} else tuple(block.deprels),
-            text=block.comments.get("text"),
-        )
+        words, deprels = tuple(w.form for w in block.words), tuple(w.deprel for w in block.words)
+        related = heads is not None and set(deprels) != {"_"}
+        text = block.comments.get("text")
+        sentence = Sentence(words, block_tags, heads, deprels if related else None, text)
         if merge_subtokens:
-            sentence, lost = merge_subtokens_of(sentence, block.ranges)
-            dropped += [block.numbers[span.start] for span in lost]
+            sentence, lost = merge_subtokens_of(sentence, [word_range[1:] for word_range in block.ranges])
+            dropped += [block.words[span.start].line for span in lost]
         result.append((sentence, block.comments))
     if no_tree:
         warn(path, no_tree, "sentences whose heads are no tree were left out")
@@ -121,10 +132,12 @@ def _read_blocks(path: Path | str, entities: str | None) -> list[_Block]:
         elif line.strip():
             _add_row(path, number, line, entities, block)
         else:
-            for (_, _, last), range_line in zip(block.ranges, block.range_lines, strict=True):
-                if last >= len(block.words):
-                    message = f"the range ends at {last + 1}; expected at most {len(block.words)}"
-                    raise CorpusError(path, range_line, message)
+            # Only the last range can reach beyond the words: the others end before it.
+            if block.ranges and block.ranges[-1].last >= len(block.words):
+                message = (
+                    f"the range ends at {block.ranges[-1].last + 1}; expected at most {len(block.words)}"
+                )
+                raise CorpusError(path, block.ranges[-1].line, message)
             if block.words:
                 blocks.append(block)
             block = _Block()
@@ -145,12 +158,11 @@ def _add_row(path: Path | str, number: int, line: str, entities: str | None, blo
         raise CorpusError(path, number, f"the form {fault}")
     if covered := _RANGE.fullmatch(identifier):
         first, last = int(covered[1]), int(covered[2])
-        after = block.ranges[-1][2] + 1 if block.ranges else 0
+        after = block.ranges[-1].last + 1 if block.ranges else 0
         if first != expected or last < first or first <= after:
             message = f"range {identifier!r}; expected it to begin with {expected} and overlap no other"
             raise CorpusError(path, number, message)
-        block.ranges.append((form, first - 1, last - 1))
-        block.range_lines.append(number)
+        block.ranges.append(_Range(number, form, first - 1, last - 1))
         return
     if not _NUMBER.fullmatch(identifier):
         raise CorpusError(path, number, f"id {identifier!r}; expected an integer, or a range 1-2, or 1.1")
@@ -158,24 +170,22 @@ def _add_row(path: Path | str, number: int, line: str, entities: str | None, blo
         raise CorpusError(path, number, f"id {identifier}; expected {expected}")
     if not deprel:
         raise CorpusError(path, number, "the relation is empty; expected one, or _")
-    block.numbers.append(number)
-    block.words.append(form)
-    block.heads.append(head)
-    block.deprels.append(deprel)
+    tag = ""
     if entities is not None:
         values = [item[len(entities) + 1 :] for item in misc.split("|") if item.startswith(f"{entities}=")]
         if len(values) != 1:
             raise CorpusError(path, number, f"MISC {misc!r}; expected {entities}= in it once")
-        block.tags.append(values[0])
+        tag = values[0]
+    block.words.append(_Word(number, form, head, deprel, tag))
 
 
 def _heads(path: Path | str, block: _Block) -> tuple[int, ...] | None:
-    if set(block.heads) == {"_"}:
+    if all(word.head == "_" for word in block.words):
         return None
-    for head, number in zip(block.heads, block.numbers, strict=True):
-        if not _NUMBER.fullmatch(head):
-            raise CorpusError(path, number, f"head {head!r}; expected an integer, 0 for the root")
-    heads = tuple(map(int, block.heads))
+    for word in block.words:
+        if not _NUMBER.fullmatch(word.head):
+            raise CorpusError(path, word.line, f"head {word.head!r}; expected an integer, 0 for the root")
+    heads = tuple(int(word.head) for word in block.words)
     if fault := tree_fault(heads):
-        raise _NoTreeError(path, block.numbers[fault[0]], fault[1])
+        raise _NoTreeError(path, block.words[fault[0]].line, fault[1])
     return heads

@@ -1,12 +1,12 @@
 """Plain text and JSON lines, and the reading and writing of any corpus file line by line."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from structural_kd.files import write_whole
-from train.corpora.sentence import CorpusError, Sentence, tree_fault, word_fault
+from train.corpora.sentence import CorpusError, Sentence, word_fault
 from train.corpora.tags import TagRow, convert_tags
 
 
@@ -21,10 +21,7 @@ def read_lines(path: Path | str) -> list[str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise CorpusError(path, line, f"byte 0x{data[error.start]:02x}; expected UTF-8") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    lines = [line.removesuffix("\r") for line in lines]
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not any(line.strip() for line in lines):
         raise CorpusError(path, None, "the file is empty; expected at least one sentence")
     return lines
@@ -47,54 +44,39 @@ def read_text(path: Path | str) -> list[Sentence]:
     return sentences
 
 
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tokens: list[str]
+    tags: list[str] | None = None
+    heads: list[int] | None = None
+    deprels: list[str] | None = None
+    text: str | None = None
+
+
 def read_jsonl(path: Path | str) -> list[Sentence]:
     """A JSON object a line: `tokens` and, where known, `tags`, `heads`, `deprels` and `text`.
 
     {"tokens": ["Mary", "left"], "tags": ["S-PER", "O"], "heads": [2, 0], "deprels": ["nsubj", "root"]}
     """
-    lines = enumerate(read_lines(path), start=1)
-    rows = {number: _json_row(path, number, line) for number, line in lines if line.strip()}
-    tagged = {number: row["tags"] for number, row in rows.items() if row["tags"] is not None}
+    rows: dict[int, _Row] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            try:
+                rows[number] = _Row.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"]))
+                raise CorpusError(path, number, f"{field or 'the line'}: {first['msg']}") from error
+    tagged = {number: row.tags for number, row in rows.items() if row.tags is not None}
     converted = convert_tags(path, [TagRow(tags, [n] * len(tags)) for n, tags in tagged.items()])
     tags_of = dict(zip(tagged, converted, strict=True))
     sentences = []
     for number, row in rows.items():
-        fault = tree_fault(row["heads"]) if row["heads"] is not None else None
-        if fault:
-            raise CorpusError(path, number, fault[1])
-        words, heads, deprels = (
-            None if row[field] is None else tuple(row[field]) for field in ("tokens", "heads", "deprels")
-        )
+        heads = None if row.heads is None else tuple(row.heads)
+        deprels = None if row.deprels is None else tuple(row.deprels)
         try:
-            sentences.append(Sentence(words or (), tags_of.get(number), heads, deprels, row["text"]))
+            sentences.append(Sentence(tuple(row.tokens), tags_of.get(number), heads, deprels, row.text))
         except ValueError as error:
             raise CorpusError(path, number, str(error)) from error
     return sentences
-
-
-_FIELDS: dict[str, type] = {"tokens": str, "tags": str, "heads": int, "deprels": str}
-
-
-def _json_row(path: Path | str, number: int, line: str) -> dict[str, Any]:
-    """The fields of a row, None where it lacks one."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(path, number, f"not JSON ({error}); expected one object a line") from error
-    if not isinstance(row, dict) or "tokens" not in row:
-        raise CorpusError(path, number, 'expected an object with "tokens"')
-    unknown = sorted(set(row) - set(_FIELDS) - {"text"})
-    if unknown:
-        raise CorpusError(path, number, f"unknown fields {unknown}; expected {[*_FIELDS, 'text']}")
-    for field, kind in _FIELDS.items():
-        values = row.get(field)
-        if values is None and field != "tokens":
-            continue
-        if not isinstance(values, list) or any(type(value) is not kind for value in values):
-            raise CorpusError(path, number, f'"{field}" is {values!r}; expected a list of {kind.__name__}')
-        if len(values) != len(row["tokens"]):
-            wanted = f"{len(row['tokens'])}, one a token"
-            raise CorpusError(path, number, f'"{field}" has {len(values)} values; expected {wanted}')
-    if not isinstance(row.get("text"), str | None):
-        raise CorpusError(path, number, f'"text" is {row["text"]!r}; expected a string')
-    return {**dict.fromkeys([*_FIELDS, "text"]), **row}

@@ -26,15 +26,12 @@ def fetch(name: str, folder: Path, entities: Mapping[str, str], trees: str | Non
     Raises CorpusError: no network, which says which files to put where; or a file is no such table.
     """
     suffix = "conllu" if trees else "iob2"
-    needed = f"train.{suffix}, dev.{suffix} and test.{suffix}"
-    sources = [*dict.fromkeys(home.split("/")[1] for home in entities.values())]
+    instead = f"in this folder train.{suffix}, dev.{suffix} and test.{suffix}: the "
+    source = entities["train"].split("/")[1]
     if trees:
-        instead = (
-            f"in this folder {needed}: the trees of {trees.split('/')[1]} with the entities of "
-            f"{', '.join(sources)} as NER= in MISC"
-        )
+        instead += f"trees of {trees.split('/')[1]} with the entities of {source} as NER= in MISC"
     else:
-        instead = f"in this folder {needed}: the files of {', '.join(sources)}"
+        instead += f"files of {source}"
     folder.mkdir(parents=True, exist_ok=True)
     for split, home in entities.items():
         target = folder / f"{split}.{suffix}"

@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from structural_kd.wordpieces import Pieces, load_tokenizer, prepare_tokenizer, words_to_pieces
+from structural_kd.wordpieces import load_tokenizer, prepare_tokenizer, words_to_pieces
 from train.models.e5s1 import read_e5s1
 from train.models.encoder_places import find_encoder
 
@@ -79,8 +79,17 @@ def longest_window(model: transformers.PreTrainedModel) -> int:
 
 
 def _word_vectors(
-    model: nn.Module, pieces: Pieces, device: torch.device, layers: Sequence[int]
-) -> Tensor:  # [T, D]
+    model: transformers.PreTrainedModel,
+    tokenizer: Tokenizer,
+    max_pieces: int,
+    layers: Sequence[int],
+    sentences: Sequence[Sequence[str]],
+) -> list[Tensor]:
+    """Vectors [n, D] float32 of each sentence's words, all sentences encoded at once."""
+    device = next(model.parameters()).device
+    pieces = words_to_pieces(tokenizer, sentences, max_pieces)
+    if not len(pieces.window):
+        return [torch.zeros(0, model.config.hidden_size, device=device) for _ in sentences]
     ids = torch.from_numpy(pieces.ids).to(device)  # [W, p]
     mask = torch.from_numpy(pieces.mask).to(device)  # [W, p]
     states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
@@ -92,7 +101,7 @@ def _word_vectors(
     word = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)  # [P]
     sums = hidden.new_zeros(len(counts), hidden.shape[2], dtype=torch.float32)
     sums = sums.index_add(0, word, hidden.flatten(0, 1)[positions].float())  # [T, D]
-    return sums / counts.unsqueeze(1)
+    return list((sums / counts.unsqueeze(1)).split(pieces.lengths))
 
 
 def encode(
@@ -103,12 +112,8 @@ def encode(
     layers: indices into the model's hidden states, 0 being the embeddings and -1 the last layer.
     All sentences go through the encoder at once; `frozen_features` is for whole corpora.
     """
-    pieces = words_to_pieces(encoder.tokenizer, sentences, encoder.max_pieces)
-    if not len(pieces.window):
-        return [torch.zeros(0, encoder.hidden_size, device=encoder.device) for _ in sentences]
     with torch.inference_mode():
-        vectors = _word_vectors(encoder.model, pieces, encoder.device, layers)
-    return list(vectors.split(pieces.lengths))
+        return _word_vectors(encoder.model, encoder.tokenizer, encoder.max_pieces, layers, sentences)
 
 
 class TokenEncoder(nn.Module):
@@ -132,9 +137,6 @@ class TokenEncoder(nn.Module):
     def forward(self, sentences: Sequence[Sequence[str]]) -> Tensor:
         """Word vectors [B, n, D], zeros beyond a sentence's end."""
         device = next(self.model.parameters()).device
-        pieces = words_to_pieces(self.tokenizer, sentences, self.max_pieces)
-        if not len(pieces.window):
-            return torch.zeros(len(sentences), 0, self.output_size, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            vectors = _word_vectors(self.model, pieces, device, self.layers)
-        return nn.utils.rnn.pad_sequence(list(vectors.split(pieces.lengths)), batch_first=True)
+            vectors = _word_vectors(self.model, self.tokenizer, self.max_pieces, self.layers, sentences)
+        return nn.utils.rnn.pad_sequence(vectors, batch_first=True)

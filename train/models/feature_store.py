@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from structural_kd.files import whole
 from structural_kd.wordpieces import count_pieces
 from train.models.encoders import LAST_FOUR_LAYERS, Encoder, encode
 from train.offline import cache_folder
@@ -32,10 +30,9 @@ class FeatureStore:
     def open(cls, path: Path) -> "FeatureStore":
         features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
         offsets = np.load(path / "offsets.npy", allow_pickle=False)
-        if len(features) != offsets[-1]:
-            raise ValueError(
-                f"{path}: {len(features)} rows, but offsets up to {offsets[-1]}; delete the folder"
-            )
+        rows = len(features)
+        if rows != offsets[-1]:
+            raise ValueError(f"{path}: {rows} rows, but offsets up to {offsets[-1]}; delete the folder")
         return cls(path, features, offsets)
 
     def __len__(self) -> int:
@@ -72,18 +69,14 @@ def frozen_features(
     target = folder / _key(encoder, sentences, layers, precision)
     if target.is_dir():
         return FeatureStore.open(target)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    autocast = torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bfloat16")
     try:
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            _write(encoder, sentences, temporary, layers, batch_pieces)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():  # else another process has written the same features meanwhile
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with whole(target) as part, autocast:
+            part.mkdir()
+            _write(encoder, sentences, part, layers, batch_pieces)
+    except OSError:
+        if not target.is_dir():  # else another process has written the same features meanwhile
+            raise
     return FeatureStore.open(target)
 
 

@@ -38,9 +38,11 @@ class StructuredDistribution(ABC):
     Args:
         lengths: [B] tokens of each sentence, at least 1.
 
-    A family says what its ``potentials`` are and how to sum over its structures; the rest is shared.
+    A family says how to sum over its structures; the rest is shared. One with several kinds of parts, or with
+    none of its own, says what its ``potentials`` are.
     """
 
+    scores: Tensor  # [B, …] of the parts, where all are of one kind
     lengths: Tensor  # [B] int64
     _kept: dict[str, Tensor] | None = None  # sums that several losses share; None keeps nothing
 
@@ -54,13 +56,13 @@ class StructuredDistribution(ABC):
         return same
 
     @property
-    @abstractmethod
     def potentials(self) -> tuple[Tensor, ...]:
         """The part scores θ, as tensors whose first dimension is the sentence."""
+        return (self.scores,)
 
-    @abstractmethod
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
         """The same structures under other part scores."""
+        return type(self)(*potentials, self.lengths)  # type: ignore[call-arg]
 
     @abstractmethod
     def _log_partition(self) -> Tensor:

@@ -322,15 +322,9 @@ def _pair_marginals(mass: Tensor, tables: Tensor, steps: Tensor, dtype: torch.dt
 
 def _forward_log(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tensor:
     """A by the forward recursion in log space, in float64 too: [B]."""
-    mass = _masses_log(unary.double(), transitions.double(), lengths)[-1]  # [B, L]
+    emissions, inside = unary.double().unbind(1), token_mask(lengths, unary.shape[1]).unbind(1)
+    mass = emissions[0]  # [B, L] the log of the mass of all paths to each label, kept in the padding
+    for i, table in enumerate(_tables(transitions.double(), unary.shape[1]), start=1):
+        step = (mass[:, :, None] + table).logsumexp(1) + emissions[i]  # [B, L]
+        mass = torch.where(inside[i][:, None], step, mass)
     return mass.logsumexp(-1).to(unary.dtype)
-
-
-def _masses_log(unary: Tensor, transitions: Tensor, lengths: Tensor) -> list[Tensor]:
-    """The log of the mass of all paths to each label of each position: n × [B, L], kept in the padding."""
-    emissions, inside = unary.unbind(1), token_mask(lengths, unary.shape[1]).unbind(1)
-    mass = [emissions[0]]  # n × [B, L]
-    for i, table in enumerate(_tables(transitions, unary.shape[1]), start=1):
-        step = (mass[-1][:, :, None] + table).logsumexp(1) + emissions[i]  # [B, L]
-        mass.append(torch.where(inside[i][:, None], step, mass[-1]))
-    return mass

@@ -70,12 +70,8 @@ class HeadSelection(StructuredDistribution):
         self.allowed = allowed_heads(self.lengths, scores.shape[1])  # [B, n, n+1]
         self.scores = scores.masked_fill(~self.allowed[..., None], FORBIDDEN)
 
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        selection = type(self)(potentials[0], self.lengths)
+        selection = super().with_potentials(potentials)
         selection.mask = self.mask  # what ``only`` left out stays out
         return selection
 

@@ -46,16 +46,13 @@ class SecondOrderHeads(HeadSelection):
 
     def __init__(
         self,
-        scores: Tensor | None = None,
-        lengths: Tensor | None = None,
-        *,
-        arcs: Tensor | None = None,
-        relations: Tensor | None = None,
+        *scores_and_lengths: Tensor,
         siblings: Tensor | None = None,
         grandparents: Tensor | None = None,
         iterations: int = 3,
+        **first_order: Tensor,
     ) -> None:
-        super().__init__(scores, lengths, arcs=arcs, relations=relations)
+        super().__init__(*scores_and_lengths, **first_order)
         if iterations < 0:
             raise ValueError(f"iterations must not be negative, got {iterations}")
         batch, n = self.mask.shape

@@ -1,8 +1,5 @@
 """Sets of labelled spans that do not overlap: flat entities, scored as arcs."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -55,13 +52,6 @@ class SpanSet(StructuredDistribution):
         self.mask = token_mask(self.lengths, scores.shape[1])  # [B, n]
         ordered = torch.ones(scores.shape[1:3], dtype=torch.bool, device=scores.device).triu()  # [n, n]
         self.allowed = self.mask[:, None] & ordered  # [B, n, n]
-
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
 
     def _log_partition(self) -> Tensor:
         return self._paths(self.scores, self.scores.new_zeros(self.mask.shape))

@@ -1,8 +1,5 @@
 """Independent labels, one softmax a token (the MaxEnt model of the paper)."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -29,13 +26,6 @@ class TokenSoftmax(StructuredDistribution):
         self.scores = scores.float() if scores.dtype != torch.float64 else scores  # [B, n, L]
         self.lengths = check_lengths(lengths, scores.shape[0], scores.shape[1])
         self.mask = token_mask(self.lengths, scores.shape[1])  # [B, n]
-
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
 
     def _log_partition(self) -> Tensor:
         return torch.where(self.mask, self.scores.logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]

@@ -1,8 +1,7 @@
 """Dependency trees with exactly one child of the root: all of them, or the projective ones."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,16 +15,9 @@ from train.structs.reductions import Reduction, log_sum_exp, maximum
 class _LabelledTrees(StructuredDistribution):
     """Head selection under the condition that the heads form a tree."""
 
-    def __init__(
-        self,
-        scores: Tensor | None = None,
-        lengths: Tensor | None = None,
-        *,
-        arcs: Tensor | None = None,
-        relations: Tensor | None = None,
-    ) -> None:
+    def __init__(self, *scores_and_lengths: Tensor, **parts: Tensor) -> None:
         # The same parts, so that scores of parts are its affair.
-        self._selection = HeadSelection(scores, lengths, arcs=arcs, relations=relations)
+        self._selection = HeadSelection(*scores_and_lengths, **parts)
         self.scores = self._selection.scores  # [B, n, n+1, R]
         self.lengths = self._selection.lengths  # [B]
         self.mask = self._selection.mask  # [B, n]
@@ -33,13 +25,6 @@ class _LabelledTrees(StructuredDistribution):
     @abstractmethod
     def contains(self, structure: LabelledHeads) -> Tensor:
         """Whether the heads of each sentence are a tree of this family: [B] bool."""
-
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
 
     def score(self, structure: LabelledHeads) -> Tensor:
         return self._selection.score(structure)
@@ -148,7 +133,12 @@ class ProjectiveTree(_LabelledTrees):
 
     def argmax(self) -> LabelledHeads:
         """The best projective tree; of several, one."""
-        return self._chosen(maximum)
+        with torch.enable_grad():
+            scores = self.scores.detach().requires_grad_()
+            (chosen,) = torch.autograd.grad(self._programme(scores, maximum).sum(), scores)
+        labelled = torch.where(self.mask, chosen.flatten(2).argmax(-1), 0)  # [B, n]
+        relations = scores.shape[-1]
+        return LabelledHeads(labelled // relations, labelled % relations)
 
     def contains(self, structure: LabelledHeads) -> Tensor:
         heads = torch.where(self.mask, structure.heads, 0)  # [B, n]
@@ -157,14 +147,6 @@ class ProjectiveTree(_LabelledTrees):
         inside = (left[:, :, None] < left[:, None]) & (left[:, None] < right[:, :, None])  # [B, n, n]
         crossing = (inside & (right[:, :, None] < right[:, None])).flatten(1).any(1)  # [B]
         return _single_root_trees(heads, self.lengths) & ~crossing
-
-    def _chosen(self, reduce: Reduction) -> LabelledHeads:
-        with torch.enable_grad():
-            scores = self.scores.detach().requires_grad_()
-            (indicator,) = torch.autograd.grad(self._programme(scores, reduce).sum(), scores)
-        labelled = torch.where(self.mask, indicator.flatten(2).argmax(-1), 0)  # [B, n]
-        relations = scores.shape[-1]
-        return LabelledHeads(labelled // relations, labelled % relations)
 
     def _programme(self, scores: Tensor, reduce: Reduction) -> Tensor:
         arcs = reduce(scores, -1).double()  # [B, n, n+1]
