@@ -115,7 +115,7 @@ def write_paper_shape(
             card,
             vectors,
             types.words,
-            Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions),  # type: ignore[arg-type]
+            Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions, RANDOM),  # type: ignore[arg-type]
             {"objective": RANDOM, "seed": seed},
             name=f"{NAME}-{task}",
             recipe=RANDOM,

@@ -24,7 +24,8 @@ from train.distill.targets import make_targets
 from train.evaluation import main_score
 from train.model_kinds import FAMILY, StudentKind
 from train.models.card import read_card
-from train.models.encoders import Encoder, EncoderNotFoundError, load_encoder
+from train.models.encoder_places import EncoderNotFoundError
+from train.models.encoders import Encoder, load_encoder
 from train.recipe import EncoderSettings, Recipe, RecipeError, TaskSettings
 from train.results import collect_results
 from train.splits import (

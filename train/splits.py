@@ -19,10 +19,12 @@ from structural_kd.words import SubwordVectors
 from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
 from train.corpora.named import UNKNOWN_LANGUAGE
 from train.models.batch import Batch, pad_rows
-from train.models.encoders import Encoder, FeatureStore, default_cache, frozen_features
-from train.models.named_vectors import VectorsNotFoundError, named_vectors
+from train.models.encoders import Encoder
+from train.models.feature_store import FeatureStore, frozen_features
+from train.models.named_vectors import named_vectors
 from train.models.vectors import load_vectors, train_vectors
 from train.models.words import WordTypes, alphabet_of
+from train.offline import UnavailableError, cache_folder
 from train.recipe import EncoderSettings, Recipe, RecipeError
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 1000
@@ -256,9 +258,9 @@ def load_word_types(recipe: Recipe, material: Material, folder: Path) -> WordTyp
         return read_word_types(folder)
     if settings.load or settings.name:
         try:
-            path = settings.load or named_vectors(settings.name or "", default_cache())
+            path = settings.load or named_vectors(settings.name or "", cache_folder())
             vectors = load_vectors(path, words, most=settings.most)
-        except (OSError, ValueError, VectorsNotFoundError) as error:
+        except (OSError, ValueError, UnavailableError) as error:
             raise RecipeError(f"vectors.{'load' if settings.load else 'name'}: {error}") from error
     else:
         vectors = train_vectors(

@@ -1,6 +1,6 @@
 """CoNLL columns: a token a line, a blank line between sentences."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from structural_kd.labels import from_bioes
@@ -18,7 +18,6 @@ def read_conll(
     word_column: int = 0,
     id_column: int | None = None,
     scheme: str = "auto",
-    allowed_types: Collection[str] | None = None,
     repair: bool = False,
 ) -> list[Sentence]:
     """Sentences with entity tags from a column file, BIOES whatever the file's scheme.
@@ -44,16 +43,11 @@ def read_conll(
         for number, cells in rows:
             columns = columns or len(cells)
             if len(cells) != columns:
-                separator = "tabs" if tabs else "spaces"
-                raise CorpusError(
-                    path, number, f"{len(cells)} columns; expected {columns} split by {separator}"
-                )
+                expected = f"{columns} split by {'tabs' if tabs else 'spaces'}"
+                raise CorpusError(path, number, f"{len(cells)} columns; expected {expected}")
             if not (-columns <= column < columns and word_column < columns):
-                raise CorpusError(
-                    path,
-                    number,
-                    f"{columns} columns; expected words in {word_column} and tags in {column}",
-                )
+                expected = f"words in {word_column} and tags in {column}"
+                raise CorpusError(path, number, f"{columns} columns; expected {expected}")
             if id_column is not None and not _is_word_id(path, number, cells[id_column], len(words) + 1):
                 continue
             fault = word_fault(cells[word_column])
@@ -67,9 +61,7 @@ def read_conll(
             blocks.append((words, TagRow(tags, numbers), text))
     if not blocks:
         raise CorpusError(path, None, "the file has no sentence; expected at least one")
-    converted = convert_tags(
-        path, [row for _, row, _ in blocks], scheme=scheme, allowed_types=allowed_types, repair=repair
-    )
+    converted = convert_tags(path, [row for _, row, _ in blocks], scheme=scheme, repair=repair)
     return [
         Sentence(words=tuple(words), tags=tags, text=text)
         for (words, _, text), tags in zip(blocks, converted, strict=True)

@@ -42,17 +42,16 @@ class Sentence:
     def __post_init__(self) -> None:
         if not self.words:
             raise ValueError("a sentence has no words; expected at least one")
-        for position, word in enumerate(self.words):
-            fault = word_fault(word)
-            if fault:
-                raise ValueError(f"word {position + 1} {fault}")
+        for number, word in enumerate(self.words, start=1):
+            if fault := word_fault(word):
+                raise ValueError(f"word {number} {fault}")
         for name, values in (("tags", self.tags), ("heads", self.heads), ("deprels", self.deprels)):
             if values is not None and len(values) != len(self.words):
                 raise ValueError(f"{len(values)} {name} for {len(self.words)} words; expected one each")
         if self.tags is not None:
             spans_from_bioes(self.tags)
-        if self.heads is not None and not is_tree(self.heads):
-            raise ValueError(f"the heads {self.heads} are not a tree with exactly one root")
+        if self.heads is not None and (broken := tree_fault(self.heads)):
+            raise ValueError(f"the heads {self.heads} are no tree: {broken[1]}")
         if self.deprels is not None and self.heads is None:
             raise ValueError("relations without heads; expected both or heads alone")
         if self.deprels is not None and not all(self.deprels):

@@ -1,6 +1,6 @@
 """The entity tags of a file: which scheme it uses, and its tags in BIOES."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +16,13 @@ class TagRow(NamedTuple):
 
 
 def convert_tags(
-    path: Path | str,
-    rows: Sequence[TagRow],
-    *,
-    scheme: str = "auto",
-    allowed_types: Collection[str] | None = None,
-    repair: bool = False,
+    path: Path | str, rows: Sequence[TagRow], *, scheme: str = "auto", repair: bool = False
 ) -> list[tuple[str, ...]]:
     """The tags of a whole file in BIOES.
 
     A tag that the scheme does not allow where it stands is a `CorpusError`; with `repair` it is read
-    leniently (`structural_kd.labels.repair_to_bioes`), counted and reported as a `CorpusWarning`. Unknown tags and
-    types outside of `allowed_types` are errors in either case.
+    leniently (`structural_kd.labels.repair_to_bioes`), counted and reported as a `CorpusWarning`. Unknown
+    tags are errors in either case.
     """
     if scheme not in ("auto", *PREFIXES):
         raise ValueError(f"unknown tag scheme {scheme!r}; expected one of auto, {', '.join(PREFIXES)}")
@@ -43,10 +38,6 @@ def convert_tags(
         except TagError as error:
             raise CorpusError(path, row.lines[error.position], error.reason) from error
         repaired += [row.lines[fault.position] for fault in faults]
-        for tag, line in zip(tags, row.lines, strict=True):
-            if allowed_types is not None and tag != "O" and tag[2:] not in allowed_types:
-                expected = ", ".join(sorted(allowed_types))
-                raise CorpusError(path, line, f"unknown entity type {tag[2:]!r}; expected one of {expected}")
         result.append(tuple(tags))
     if repaired:
         warn(path, repaired, f"misplaced entity tags were repaired as {scheme}")

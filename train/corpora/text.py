@@ -1,13 +1,12 @@
 """Plain text and JSON lines, and the reading and writing of any corpus file line by line."""
 
-import json
-import os
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from train.corpora.sentence import CorpusError, Sentence, tree_fault, word_fault
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from structural_kd.files import write_whole
+from train.corpora.sentence import CorpusError, Sentence, word_fault
 from train.corpora.tags import TagRow, convert_tags
 
 
@@ -22,10 +21,7 @@ def read_lines(path: Path | str) -> list[str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise CorpusError(path, line, f"byte 0x{data[error.start]:02x}; expected UTF-8") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    lines = [line.removesuffix("\r") for line in lines]
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not any(line.strip() for line in lines):
         raise CorpusError(path, None, "the file is empty; expected at least one sentence")
     return lines
@@ -33,93 +29,54 @@ def read_lines(path: Path | str) -> list[str]:
 
 def write_lines(path: Path | str, lines: Iterable[str]) -> None:
     """Write all the lines or leave the file as it was."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    write_whole(Path(path), "".join(f"{line}\n" for line in lines))
 
 
 def read_text(path: Path | str) -> list[Sentence]:
-    """One sentence a line, tokens split by spaces, unlabelled; a blank line holds no sentence.
-
-    The jury said so .
-    """
+    """One sentence a line, tokens split by spaces (`The jury said so .`), without labels."""
     sentences = []
     for number, line in enumerate(read_lines(path), start=1):
         words = tuple(word for word in line.split(" ") if word)
-        for word in words:
-            fault = word_fault(word)
-            if fault:
-                raise CorpusError(path, number, f"the token {fault}")
+        if fault := next(filter(None, map(word_fault, words)), None):
+            raise CorpusError(path, number, f"the token {fault}")
         if words:
             sentences.append(Sentence(words))
     return sentences
 
 
-def read_jsonl(path: Path | str, *, scheme: str = "auto") -> list[Sentence]:
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tokens: list[str]
+    tags: list[str] | None = None
+    heads: list[int] | None = None
+    deprels: list[str] | None = None
+    text: str | None = None
+
+
+def read_jsonl(path: Path | str) -> list[Sentence]:
     """A JSON object a line: `tokens` and, where known, `tags`, `heads`, `deprels` and `text`.
 
     {"tokens": ["Mary", "left"], "tags": ["S-PER", "O"], "heads": [2, 0], "deprels": ["nsubj", "root"]}
     """
-    rows = []
+    rows: dict[int, _Row] = {}
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            rows.append((number, _json_row(path, number, line)))
-    tagged = [(number, row) for number, row in rows if row.get("tags") is not None]
-    converted = convert_tags(
-        path, [TagRow(row["tags"], [number] * len(row["tags"])) for number, row in tagged], scheme=scheme
-    )
-    tags = {number: row for (number, _), row in zip(tagged, converted, strict=True)}
+            try:
+                rows[number] = _Row.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"]))
+                raise CorpusError(path, number, f"{field or 'the line'}: {first['msg']}") from error
+    tagged = {number: row.tags for number, row in rows.items() if row.tags is not None}
+    converted = convert_tags(path, [TagRow(tags, [n] * len(tags)) for n, tags in tagged.items()])
+    tags_of = dict(zip(tagged, converted, strict=True))
     sentences = []
-    for number, row in rows:
-        heads, deprels = row.get("heads"), row.get("deprels")
-        fault = tree_fault(heads) if heads is not None else None
-        if fault:
-            raise CorpusError(path, number, fault[1])
+    for number, row in rows.items():
+        heads = None if row.heads is None else tuple(row.heads)
+        deprels = None if row.deprels is None else tuple(row.deprels)
         try:
-            sentences.append(
-                Sentence(
-                    words=tuple(row["tokens"]),
-                    tags=tags.get(number),
-                    heads=None if heads is None else tuple(heads),
-                    deprels=None if deprels is None else tuple(deprels),
-                    text=row.get("text"),
-                )
-            )
+            sentences.append(Sentence(tuple(row.tokens), tags_of.get(number), heads, deprels, row.text))
         except ValueError as error:
             raise CorpusError(path, number, str(error)) from error
     return sentences
-
-
-_FIELDS: dict[str, type] = {"tokens": str, "tags": str, "heads": int, "deprels": str}
-
-
-def _json_row(path: Path | str, number: int, line: str) -> dict:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(path, number, f"not JSON ({error}); expected one object a line") from error
-    if not isinstance(row, dict) or "tokens" not in row:
-        raise CorpusError(path, number, 'expected an object with "tokens"')
-    unknown = sorted(set(row) - set(_FIELDS) - {"text"})
-    if unknown:
-        raise CorpusError(path, number, f"unknown fields {unknown}; expected {[*_FIELDS, 'text']}")
-    for field, kind in _FIELDS.items():
-        values = row.get(field)
-        if values is None and field != "tokens":
-            continue
-        if not isinstance(values, list) or any(type(value) is not kind for value in values):
-            raise CorpusError(path, number, f'"{field}" is {values!r}; expected a list of {kind.__name__}')
-        if len(values) != len(row["tokens"]):
-            wanted = f"{len(row['tokens'])}, one a token"
-            raise CorpusError(path, number, f'"{field}" has {len(values)} values; expected {wanted}')
-    if not isinstance(row.get("text"), str | None):
-        raise CorpusError(path, number, f'"text" is {row["text"]!r}; expected a string')
-    return row

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from train.models.layers import locked_dropout
 from train.structs.base import token_mask
 
 
@@ -51,9 +52,7 @@ class SentenceLSTM(nn.Module):
             for suffix in ("", "_reverse"):
                 read = words if not suffix else _take(words, mirror)
                 weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in _WEIGHTS]
-                states = torch.lstm(read, (start, start), weights, True, 1, 0.0, self.training, False, True)[
-                    0
-                ]
+                states, *_ = torch.lstm(read, (start,) * 2, weights, True, 1, 0.0, self.training, False, True)
                 directions.append(states if not suffix else _take(states, mirror))
             words = torch.cat(directions, -1) * inside  # [B, n, 2H]
         return words
@@ -71,11 +70,3 @@ def _mirrored(lengths: Tensor, tokens: int) -> Tensor:
 def _take(x: Tensor, positions: Tensor) -> Tensor:
     """x [B, n, D] at positions [B, n]."""
     return x.gather(1, positions[..., None].expand(-1, -1, x.shape[2]))
-
-
-def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout with one mask a sentence, shared by its positions: [B, n, D] -> [B, n, D]."""
-    if not training or rate == 0:
-        return x
-    keep = torch.empty(x.shape[0], 1, x.shape[2], device=x.device, dtype=x.dtype).bernoulli_(1 - rate)
-    return x * (keep / (1 - rate))

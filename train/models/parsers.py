@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from structural_kd.trees import RelativeLabel
 from train.models.batch import Batch
-from train.models.lstm import locked_dropout
+from train.models.layers import Perceptron
 from train.models.representation import Representation
 from train.structs import FORBIDDEN, HeadSelection, MatrixTree, ProjectiveTree, SecondOrderHeads
 
@@ -38,16 +38,15 @@ class BiaffineParser(nn.Module):
         super().__init__()
         self.representation = representation
         self.relations = list(relations)
-        self.dropout = dropout
         self.family = family
         context = representation.output_size
         self.root = nn.Parameter(torch.empty(context).uniform_(-0.1, 0.1))
-        self.arc_dependent = nn.Linear(context, arc_size)
-        self.arc_head = nn.Linear(context, arc_size)
+        self.arc_dependent = Perceptron(context, arc_size, dropout)
+        self.arc_head = Perceptron(context, arc_size, dropout)
         self.arc = nn.Linear(arc_size, arc_size, bias=False)
         self.arc_bias = nn.Linear(arc_size, 1, bias=False)
-        self.relation_dependent = nn.Linear(context, relation_size)
-        self.relation_head = nn.Linear(context, relation_size)
+        self.relation_dependent = Perceptron(context, relation_size, dropout)
+        self.relation_head = Perceptron(context, relation_size, dropout)
         self.relation_product = nn.Linear(relation_size, len(self.relations))
         self.relation_of_dependent = nn.Linear(relation_size, len(self.relations), bias=False)
         self.relation_of_head = nn.Linear(relation_size, len(self.relations), bias=False)
@@ -64,19 +63,16 @@ class BiaffineParser(nn.Module):
 
     def scores(self, states: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
         """Arc scores [B, n, n+1] and relation scores [B, n, n+1, R] of the states."""
-        dependent = self._project(self.arc_dependent, states)  # [B, n, A]
-        head = self._project(self.arc_head, heads)  # [B, n+1, A]
+        dependent = self.arc_dependent(states)  # [B, n, A]
+        head = self.arc_head(heads)  # [B, n+1, A]
         arcs = self.arc(dependent) @ head.transpose(1, 2)  # [B, n, n+1]
         arcs = arcs + self.arc_bias(head).transpose(1, 2)  # + [B, 1, n+1]
-        dependent = self._project(self.relation_dependent, states)  # [B, n, K]
-        head = self._project(self.relation_head, heads)  # [B, n+1, K]
+        dependent = self.relation_dependent(states)  # [B, n, K]
+        head = self.relation_head(heads)  # [B, n+1, K]
         relations = self.relation_product(dependent[:, :, None] * head[:, None])  # [B, n, n+1, R]
         relations = relations + self.relation_of_dependent(dependent)[:, :, None]
         relations = relations + self.relation_of_head(head)[:, None]
         return arcs, relations
-
-    def _project(self, layer: nn.Linear, states: Tensor) -> Tensor:
-        return _projected(layer, states, self.dropout, self.training)
 
     def decode(self, distribution: HeadSelection | MatrixTree | ProjectiveTree) -> tuple[Tensor, Tensor]:
         """Log-probabilities of heads [B, n, n+1], and the best relation of each arc [B, n, n+1].
@@ -144,22 +140,16 @@ class Trilinear(nn.Module):
 
     def __init__(self, context: int, size: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.first = nn.Linear(context, size)
-        self.second = nn.Linear(context, size)
-        self.third = nn.Linear(context, size)
+        self.first = Perceptron(context, size, dropout)
+        self.second = Perceptron(context, size, dropout)
+        self.third = Perceptron(context, size, dropout)
         self.weight = nn.Parameter(torch.zeros(size))
 
     def forward(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
         """[B, n, H], [B, m, H] and [B, k, H] to [B, n, m, k]."""
-        layers = ((self.first, first), (self.second, second), (self.third, third))
-        a, b, c = (_projected(layer, states, self.dropout, self.training) for layer, states in layers)
+        a, b, c = self.first(first), self.second(second), self.third(third)  # [B, n | m | k, S]
         pairs = (self.weight * a)[:, :, None] * b[:, None]  # [B, n, m, S]
         return (pairs.flatten(1, 2) @ c.transpose(1, 2)).unflatten(1, pairs.shape[1:3])
-
-
-def _projected(layer: nn.Linear, states: Tensor, dropout: float, training: bool) -> Tensor:
-    return locked_dropout(functional.leaky_relu(layer(states), 0.1), dropout, training)
 
 
 class SequenceLabellingParser(nn.Module):
@@ -169,9 +159,6 @@ class SequenceLabellingParser(nn.Module):
         labels: the closed set of labels seen in training, offset 0 for the root.
     """
 
-    offsets: Tensor  # [K] head − dependent, 0 for the root
-    kinds: Tensor  # [K] relation ids
-
     def __init__(
         self, representation: Representation, relations: Sequence[str], labels: Sequence[RelativeLabel]
     ) -> None:
@@ -180,10 +167,10 @@ class SequenceLabellingParser(nn.Module):
         self.relations = list(relations)
         self.labels = list(labels)
         identity = {relation: i for i, relation in enumerate(self.relations)}
-        offsets = torch.tensor([offset for offset, _ in self.labels])
-        kinds = torch.tensor([identity[relation] for _, relation in self.labels])
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.register_buffer("kinds", kinds, persistent=False)
+        offsets = torch.tensor([offset for offset, _ in self.labels])  # [K] head − dependent, 0 for the root
+        kinds = torch.tensor([identity[relation] for _, relation in self.labels])  # [K] relation ids
+        self.offsets = nn.Buffer(offsets, persistent=False)
+        self.kinds = nn.Buffer(kinds, persistent=False)
         self.label_scores = nn.Linear(representation.output_size, len(self.labels))
 
     def forward(self, batch: Batch) -> HeadSelection:

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from train.models.batch import Batch
 from train.models.encoders import TokenEncoder
-from train.models.lstm import SentenceLSTM, locked_dropout
+from train.models.layers import locked_dropout
+from train.models.lstm import SentenceLSTM
 from train.models.words import WordFeatures
 
 

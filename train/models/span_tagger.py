@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from structural_kd.labels import bioes_labels
 from train.models.batch import Batch
-from train.models.lstm import locked_dropout
+from train.models.layers import Perceptron
 from train.models.representation import Representation
 from train.structs import SpanSet
 
@@ -23,7 +22,7 @@ class SpanTagger(nn.Module):
     and the last token, relative to no entity, which scores 0.
 
     Args:
-        labels: BIOES labels as `structural_kd.labels.bioes_labels` orders them; what the spans are written in.
+        labels: BIOES labels as `structural_kd.labels.bioes_labels` orders them.
         size: units of the projections.
         dropout: rate on the projections.
 
@@ -42,9 +41,8 @@ class SpanTagger(nn.Module):
             raise ValueError(
                 f"labels must be O and then B, I, E, S of each type, types sorted; got {', '.join(labels)}"
             )
-        self.dropout = dropout
-        self.first = nn.Linear(representation.output_size, size)
-        self.last = nn.Linear(representation.output_size, size)
+        self.first = Perceptron(representation.output_size, size, dropout)
+        self.last = Perceptron(representation.output_size, size, dropout)
         self.product = nn.Parameter(torch.zeros(types, size, size))
         self.of_first = nn.Linear(size, types, bias=False)
         self.of_last = nn.Linear(size, types, bias=False)
@@ -52,14 +50,11 @@ class SpanTagger(nn.Module):
 
     def forward(self, batch: Batch) -> SpanSet:
         states = self.representation(batch)  # [B, n, 2H]
-        first = self._project(self.first, states)  # [B, n, A]
-        last = self._project(self.last, states)  # [B, n, A]
+        first = self.first(states)  # [B, n, A]
+        last = self.last(states)  # [B, n, A]
         scores = torch.einsum("bia,lac,bjc->bijl", first, self.product, last)  # [B, n, n, L]
         scores = scores + self.of_first(first)[:, :, None] + self.of_last(last)[:, None]
         return SpanSet(scores + self.type_bias, batch.lengths)
-
-    def _project(self, layer: nn.Linear, states: Tensor) -> Tensor:
-        return locked_dropout(functional.leaky_relu(layer(states), 0.1), self.dropout, self.training)
 
     def decode(self, distribution: SpanSet) -> Tensor:
         """Label ids [B, n] of the most probable set of entities."""

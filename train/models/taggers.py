@@ -46,16 +46,12 @@ def constrained(distribution: TokenSoftmax, labels: Sequence[str]) -> LinearChai
 class _Constraints(nn.Module):
     """`constraint_scores` on the model's device; derived, so not stored."""
 
-    transitions: Tensor  # [L, L]
-    start: Tensor  # [L]
-    end: Tensor  # [L]
-
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
-        for name, scores in zip(
-            ("transitions", "start", "end"), constraint_scores(tuple(labels)), strict=True
-        ):
-            self.register_buffer(name, scores.clone(), persistent=False)
+        transitions, start, end = constraint_scores(tuple(labels))
+        self.transitions = nn.Buffer(transitions.clone(), persistent=False)  # [L, L]
+        self.start = nn.Buffer(start.clone(), persistent=False)  # [L]
+        self.end = nn.Buffer(end.clone(), persistent=False)  # [L]
 
 
 class CRFTagger(nn.Module):

@@ -15,9 +15,9 @@ of the softmaxes, given that the sequence is valid, is a linear chain over BIOES
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 import transformers
@@ -27,31 +27,11 @@ from torch import Tensor, nn
 from structural_kd.labels import bioes_labels, split_tag
 from structural_kd.wordpieces import load_tokenizer, words_to_pieces
 from train.models.batch import Batch, pad_rows
-from train.models.encoders import digest_of, find_encoder, folder_files, longest_window
+from train.models.encoder_places import find_encoder
+from train.models.encoders import longest_window
+from train.models.label_schemes import SOURCES, Scheme, SourceLabel, read_labels, reads
 from train.models.taggers import constraint_scores
 from train.structs import FORBIDDEN, LinearChain
-
-Scheme = Literal["iob1", "iob2", "bioes", "io"]
-
-_PREFIXES: dict[Scheme, str] = {"iob1": "BI", "iob2": "BI", "bioes": "BIES"}
-_SYNONYMS = {"L": "E", "U": "S", "M": "I"}
-"""BILOU's last and unit, BMES's middle."""
-
-
-class SourceLabel(NamedTuple):
-    """A label of the model: O, or a prefix (empty for a bare name) and an entity type."""
-
-    prefix: str
-    type: str | None  # None counts as O
-
-
-@dataclass(frozen=True)
-class NoRepresentation:
-    """What a model that reads the sentences themselves takes from a run: nothing."""
-
-    words: None = None
-    encoder: None = None
-    encoded_size: int = 0
 
 
 class TokenClassifier(nn.Module):
@@ -65,14 +45,7 @@ class TokenClassifier(nn.Module):
         digest: SHA-256 over the files it was read from.
     """
 
-    representation = NoRepresentation()
-    transitions: Tensor  # [L, L]
-    start: Tensor  # [L]
-    end: Tensor  # [L]
-    behind: Tensor  # [L, L] a label that begins an entity directly behind one of its type
-    opens: Tensor  # [L] a label that begins an entity
-    inside_sources: Tensor  # [L, M] 0 for the model's labels that a BIOES label reads, else FORBIDDEN
-    begin_sources: Tensor  # [L, M] the same for the B- labels of iob1
+    representation = SimpleNamespace(words=None, encoder=None, encoded_size=0)  # it reads sentences only
 
     def __init__(
         self,
@@ -88,10 +61,8 @@ class TokenClassifier(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
-        self.labels = list(labels)
-        self.scheme = scheme
-        self.max_pieces = max_pieces
-        self.digest = digest
+        self.labels, self.scheme = list(labels), scheme
+        self.max_pieces, self.digest = max_pieces, digest
         parts = [split_tag(label, place, "bioes") for place, label in enumerate(self.labels)]
         opens = torch.tensor([prefix in "BS" for prefix, _ in parts])
         closes = torch.tensor([prefix in "ES" for prefix, _ in parts])
@@ -100,24 +71,21 @@ class TokenClassifier(nn.Module):
         transitions, start, end = constraint_scores(tuple(self.labels))
         if scheme == "io":
             transitions = torch.where(behind, FORBIDDEN, transitions)
-        derived = {
-            "transitions": transitions.clone(),
-            "start": start.clone(),
-            "end": end.clone(),
-            "behind": behind,
-            "opens": opens,
-            "inside_sources": _reads(parts, sources, _READS[scheme]),
-            "begin_sources": _reads(parts, sources, dict.fromkeys("BIES", "B")),
-        }
-        for name, tensor in derived.items():
-            self.register_buffer(name, tensor, persistent=False)
+        begins = dict.fromkeys("BIES", "B")  # what beginnings read in iob1
+        self.transitions = nn.Buffer(transitions.clone(), persistent=False)  # [L, L]
+        self.start = nn.Buffer(start.clone(), persistent=False)  # [L]
+        self.end = nn.Buffer(end.clone(), persistent=False)  # [L]
+        self.opens = nn.Buffer(opens, persistent=False)  # [L] a label that begins an entity
+        self.behind = nn.Buffer(behind, persistent=False)  # [L, L] the same, directly behind one of its type
+        self.inside_sources = nn.Buffer(reads(parts, sources, SOURCES[scheme]), persistent=False)  # [L, M]
+        self.begin_sources = nn.Buffer(reads(parts, sources, begins), persistent=False)  # [L, M]
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> LinearChain:
         """The chain; exp(log_partition) is the model's own probability that its labels are valid."""
         scores = self._scores(batch.sentences)  # [B, n, M]
         emissions = _sums(scores, self.inside_sources)  # [B, n, L]
-        transitions = self.transitions
+        transitions: Tensor = self.transitions
         if self.scheme == "iob1":
             # Behind the first token a beginning is scored where it is known what it follows, in the table.
             begins = _sums(scores, self.begin_sources)[:, 1:, None]  # [B, n-1, 1, L]
@@ -143,35 +111,9 @@ class TokenClassifier(nn.Module):
         return pad_rows(words.split(pieces.lengths))
 
 
-_READS: dict[Scheme, dict[str, str]] = {
-    "bioes": {"B": "B", "I": "I", "E": "E", "S": "S"},
-    "iob2": {"B": "B", "S": "B", "I": "I", "E": "I"},
-    "iob1": dict.fromkeys("BIES", "I"),
-    "io": dict.fromkeys("BIES", ""),
-}
-"""Which prefix of the model's scheme each prefix of BIOES reads; in `io` any."""
-
-
-def _reads(
-    parts: Sequence[tuple[str, str]], sources: Sequence[SourceLabel], prefixes: Mapping[str, str]
-) -> Tensor:
-    """0 where BIOES label l reads the model's label m, FORBIDDEN elsewhere: [L, M]."""
-
-    def reads(prefix: str, label: str, source: SourceLabel) -> bool:
-        if prefix == "O" or source.type is None:
-            return prefix == "O" and source.type is None
-        return source.type == label and prefixes[prefix] in ("", source.prefix)
-
-    read = [[reads(prefix, label, source) for source in sources] for prefix, label in parts]
-    return torch.where(torch.tensor(read), 0.0, FORBIDDEN)
-
-
 def _sums(scores: Tensor, sources: Tensor) -> Tensor:
     """log Σ_m exp over the labels m that each label reads: [B, n, M], [L, M] -> [B, n, L]."""
     return (scores[:, :, None] + sources).logsumexp(-1)
-
-
-# Loading ---------------------------------------------------------------------------------------------
 
 
 def load_token_classifier(
@@ -206,7 +148,8 @@ def load_token_classifier(
     >>> model.labels[:5]  # doctest: +SKIP
     ['O', 'B-LOC', 'I-LOC', 'E-LOC', 'S-LOC']
     """
-    folder = find_encoder(name, kinds=("folder", "cache", "hub")).path
+    place = find_encoder(name, kinds=("folder", "cache", "hub"))
+    folder = place.path
     names = _label_names(name, folder)
     chosen, sources = read_labels(name, names, scheme, types or {})
     found = {source.type for source in sources if source.type is not None}
@@ -222,7 +165,7 @@ def load_token_classifier(
         labels,
         chosen,
         max_pieces=longest_window(model.base_model),
-        digest=digest_of(folder_files(folder)),
+        digest=place.digest,
     )
     return classifier.to(device).eval()
 
@@ -259,48 +202,6 @@ def _load(name: str, folder: Path) -> Any:
             "name a folder that save_pretrained of a fine-tuned token-classification model has written"
         )
     return model
-
-
-def read_labels(
-    name: str, names: Sequence[str], scheme: str, types: Mapping[str, str | None]
-) -> tuple[Scheme, list[SourceLabel]]:
-    """The scheme of a model's labels, and what each of them means under `types`.
-
-    >>> read_labels("a model", ["O", "B-PERSON", "I-PERSON"], "auto", {"PERSON": "PER"})[1][1]
-    SourceLabel(prefix='B', type='PER')
-    """
-    parts = [_split(label) for label in names]
-    prefixes = {prefix for prefix, _ in parts}
-    if scheme == "auto":
-        scheme = "bioes" if prefixes & {"E", "S"} else "iob2" if "B" in prefixes else "io"
-    if scheme not in get_args(Scheme):
-        raise ValueError(f"scheme: expected auto, {', '.join(get_args(Scheme))}, found {scheme!r}")
-    chosen: Scheme = scheme  # type: ignore[assignment]
-    known = {label for prefix, label in parts if prefix != "O"}
-    if unknown := sorted(types.keys() - known):
-        raise ValueError(
-            f"types: {name} has no type {', '.join(unknown)}; its types are {', '.join(sorted(known))}"
-        )
-    sources = []
-    for label, (prefix, kind) in zip(names, parts, strict=True):
-        mapped = None if prefix == "O" else types.get(kind, kind)
-        if mapped is not None and chosen != "io" and prefix not in tuple(_PREFIXES[chosen]):
-            expected = ", ".join(f"{letter}-TYPE" for letter in _PREFIXES[chosen])
-            raise ValueError(
-                f"{name} has the label {label}, which is none of the scheme {chosen} (O, {expected}); set "
-                f"another scheme, or count it as O with types: {{{kind}: null}}"
-            )
-        sources.append(SourceLabel(prefix, mapped))
-    if not any(source.type for source in sources):
-        raise ValueError(f"{name} has no entity type left: its labels are {', '.join(names)}")
-    return chosen, sources
-
-
-def _split(label: str) -> tuple[str, str]:
-    if label == "O":
-        return "O", ""
-    tag = re.fullmatch(r"([BIESLUM])[-_](.+)", label)
-    return (_SYNONYMS.get(tag[1], tag[1]), tag[2]) if tag else ("", label)
 
 
 def _check_types(name: str, found: set[str], wanted: set[str]) -> None:

@@ -16,6 +16,13 @@ LINE_END = "</s>"
 SPACES = " \n\r\t\v\f\0"
 NO_BREAK_SPACE = "\u00a0"
 
+LEARNING_RATE, SUBSAMPLING = 0.1, 1e-3
+"""The rate, and the share of the text beyond which occurrences of a word are thinned out.
+
+Twice and ten times fastText's defaults, with which a corpus of a few hundred thousand words leaves all
+vectors nearly parallel.
+"""
+
 
 def train_vectors(
     sentences: Iterable[Sequence[str]],
@@ -25,21 +32,14 @@ def train_vectors(
     buckets: int = 100_000,
     min_n: int = 3,
     max_n: int = 6,
-    min_count: int = 1,
-    learning_rate: float = 0.1,
-    subsampling: float = 1e-3,
     seed: int = 0,
-    threads: int = 1,
 ) -> SubwordVectors:
     """Trains skip-gram vectors with subwords (Bojanowski et al. 2017) on tokenised sentences.
 
-    subsampling: occurrences of a word beyond this share of the text are thinned out. It is ten times
-    fastText's default, and the learning rate twice: with its defaults, a corpus of a few hundred thousand
-    words leaves all vectors nearly parallel.
-    The same sentences and seed give the same vectors with one thread; with several they do not.
-    With one thread fastText gives random initial values to the first tenth of its rows only (the words come
-    first, the buckets after them) and zeros to the rest: a bucket that training never met stays exactly
-    zero, and fewer than about 1,000 rows in all leave too few directions to tell words apart.
+    The same sentences and seed give the same vectors: it trains with one thread. With one, fastText gives
+    random initial values to the first tenth of its rows only (the words come first, the buckets after them)
+    and zeros to the rest: a bucket that training never met stays exactly zero, and fewer than about 1,000
+    rows in all leave too few directions to tell words apart.
     A word with a space inside is trained as one word. A word that fastText itself reserves (`</s>`, or
     one that begins with `__label__`) is left to its subwords.
 
@@ -64,11 +64,11 @@ def train_vectors(
             bucket=buckets,
             minn=min_n,
             maxn=max_n,
-            minCount=min_count,
-            lr=learning_rate,
-            t=subsampling,
+            minCount=1,
+            lr=LEARNING_RATE,
+            t=SUBSAMPLING,
             seed=seed,
-            thread=threads,
+            thread=1,
             verbose=0,
         )
     return _subword_vectors(model, written)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,21 +28,19 @@ def alphabet_of(words: Iterable[str], min_count: int = 1) -> list[str]:
     return sorted(character for character, count in counts.items() if count >= min_count)
 
 
+@dataclass
 class WordTypes:
     """The distinct words of a training run, with their frozen vectors and their characters.
 
     Id 0 is padding: a zero vector and no characters.
-
-    vectors: [V, d] float32.     characters: [V, m] int64, zero beyond a word's end.
     """
 
-    def __init__(
-        self, words: Sequence[str], vectors: Tensor, characters: Tensor, alphabet: list[str]
-    ) -> None:
-        self.words = list(words)
-        self.vectors = vectors
-        self.characters = characters
-        self.alphabet = alphabet
+    words: list[str]
+    vectors: Tensor  # [V, d] float32
+    characters: Tensor  # [V, m] int64, zero beyond a word's end
+    alphabet: list[str]
+
+    def __post_init__(self) -> None:
         self._index = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
@@ -76,9 +75,6 @@ class WordFeatures(nn.Module):
     Vectors and characters are buffers outside the state dict: they belong to the data.
     """
 
-    vectors: Tensor
-    characters: Tensor
-
     def __init__(
         self, types: WordTypes, *, character_dim: int = 25, character_features: int = 50, width: int = 3
     ) -> None:
@@ -86,8 +82,8 @@ class WordFeatures(nn.Module):
         if width % 2 == 0:
             raise ValueError(f"the width of the character convolution has to be odd, found {width}")
         self.alphabet = types.alphabet
-        self.register_buffer("vectors", types.vectors, persistent=False)
-        self.register_buffer("characters", types.characters, persistent=False)
+        self.vectors = nn.Buffer(types.vectors, persistent=False)  # [V, d]
+        self.characters = nn.Buffer(types.characters, persistent=False)  # [V, m]
         self.embedding = nn.Embedding(
             FIRST_CHARACTER + len(types.alphabet), character_dim, padding_idx=PADDING
         )
@@ -113,9 +109,7 @@ class WordFeatures(nn.Module):
         embeddings[PADDING] = 0
         convolution = self.character_convolution
         assert convolution.bias is not None
-        return CharacterConvolution(
-            alphabet=list(self.alphabet),
-            embeddings=embeddings,
-            kernel=convolution.weight.detach().float().cpu().numpy().copy(),
-            bias=convolution.bias.detach().float().cpu().numpy().copy(),
+        kernel, bias = (
+            weight.detach().float().cpu().numpy().copy() for weight in (convolution.weight, convolution.bias)
         )
+        return CharacterConvolution(list(self.alphabet), embeddings, kernel, bias)

@@ -5,7 +5,6 @@ from train.structs.chain import ChainMarginals, ChainStatistics, LinearChain
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
 from train.structs.mixture import Mixture
 from train.structs.second_order import SecondOrderHeads
-from train.structs.semi_markov import Segmentation, SemiMarkov, SemiMarkovMarginals
 from train.structs.span import SpanSet
 from train.structs.token import TokenSoftmax
 from train.structs.trees import MatrixTree, ProjectiveTree
@@ -22,9 +21,6 @@ __all__ = [
     "Mixture",
     "ProjectiveTree",
     "SecondOrderHeads",
-    "Segmentation",
-    "SemiMarkov",
-    "SemiMarkovMarginals",
     "SpanSet",
     "StructuredDistribution",
     "TokenSoftmax",

@@ -38,9 +38,11 @@ class StructuredDistribution(ABC):
     Args:
         lengths: [B] tokens of each sentence, at least 1.
 
-    A family says what its ``potentials`` are and how to sum over its structures; the rest is shared.
+    A family says how to sum over its structures; the rest is shared. One with several kinds of parts, or with
+    none of its own, says what its ``potentials`` are.
     """
 
+    scores: Tensor  # [B, …] of the parts, where all are of one kind
     lengths: Tensor  # [B] int64
     _kept: dict[str, Tensor] | None = None  # sums that several losses share; None keeps nothing
 
@@ -54,13 +56,13 @@ class StructuredDistribution(ABC):
         return same
 
     @property
-    @abstractmethod
     def potentials(self) -> tuple[Tensor, ...]:
         """The part scores θ, as tensors whose first dimension is the sentence."""
+        return (self.scores,)
 
-    @abstractmethod
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
         """The same structures under other part scores."""
+        return type(self)(*potentials, self.lengths)  # type: ignore[call-arg]
 
     @abstractmethod
     def _log_partition(self) -> Tensor:
@@ -90,9 +92,23 @@ class StructuredDistribution(ABC):
     def argmax(self) -> Any:
         """The most probable structure of each sentence."""
 
-    @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Any:
-        """One structure a sentence, drawn with its probability."""
+        """One structure a sentence, drawn with its probability, in float64: as many passes as tokens.
+
+        A token's parts, which exclude each other, are its row of the first potential [B, n, …]. One is drawn
+        by their marginals given the parts of the tokens before; it may be none, as in a ``SpanSet``.
+        """
+        theta, *others = (t.detach().double() for t in self.potentials)  # [B, n, …]
+        theta = theta.clone()
+        for i in range(theta.shape[1]):
+            marginals = self.with_potentials([theta, *others])._gradient()[0]  # [B, n, …]
+            parts = marginals[:, i].flatten(1).clamp_min(0)  # [B, m]
+            none = 1 - parts.sum(1, keepdim=True)  # [B, 1]
+            none = torch.where(none > 1e-9, none, 0)  # below it is rounding
+            chosen = torch.multinomial(torch.cat([parts, none], 1), 1, generator=generator)  # [B, 1]
+            taken = torch.arange(parts.shape[1], device=parts.device) == chosen  # [B, m]
+            theta[:, i] = torch.where(taken, -FORBIDDEN, FORBIDDEN).view_as(theta[:, i])
+        return self.with_potentials([theta, *others]).argmax()
 
     def topk(self, k: int) -> Best:
         """The k most probable structures of each sentence."""

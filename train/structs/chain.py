@@ -15,7 +15,7 @@ from train.structs.base import (
     divide_by_temperature,
     token_mask,
 )
-from train.structs.kbest import check_k, without_forbidden
+from train.structs.reductions import check_k, without_forbidden
 
 SCALE_EVERY = 8
 """Positions between two scalings of the forward recursion: float64 has the range for several."""
@@ -67,7 +67,15 @@ class LinearChain(StructuredDistribution):
         if emissions.dim() != 3:
             raise ValueError(f"emissions must be [sentences, tokens, labels], got {tuple(emissions.shape)}")
         batch, tokens, labels = emissions.shape
-        check_tables(transitions, start, end, batch, tokens, labels)
+        if transitions.shape not in ((labels, labels), (batch, tokens - 1, labels, labels)):
+            raise ValueError(
+                f"transitions must be [{labels}, {labels}] or [{batch}, {tokens - 1}, {labels}, {labels}], "
+                f"got {tuple(transitions.shape)}"
+            )
+        if start.shape != (labels,) or end.shape != (labels,):
+            raise ValueError(
+                f"start and end must be [{labels}], got {tuple(start.shape)}, {tuple(end.shape)}"
+            )
         if emissions.dtype != torch.float64:
             emissions, transitions, start, end = (t.float() for t in (emissions, transitions, start, end))
         lengths = check_lengths(lengths, batch, tokens)
@@ -200,21 +208,6 @@ class LinearChain(StructuredDistribution):
         labelled = torch.where(self.mask[:, None], torch.stack(path[::-1], -1), 0)  # [B, k, n]
         return Best(labelled.unbind(1), scores)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Forward filtering, backward sampling: [B, n] label ids, 0 in the padding."""
-        unary, transitions = self.unary.detach().double(), self.transitions.detach().double()
-        tables = _tables(transitions, unary.shape[1])
-        mass = _masses_log(unary, transitions, self.lengths)  # n × [B, L]
-        label = torch.multinomial(mass[-1].softmax(-1), 1, generator=generator)  # [B, 1]
-        path = [label]
-        for i in reversed(range(len(tables))):
-            table = tables[i].expand(len(label), -1, -1)  # [B, L, L]
-            arriving = table.gather(2, label[..., None].expand(-1, table.shape[1], 1))[..., 0]  # [B, L]
-            drawn = torch.multinomial((mass[i] + arriving).softmax(-1), 1, generator=generator)  # [B, 1]
-            label = torch.where(self.mask[:, i + 1, None], drawn, label)
-            path.append(label)
-        return torch.where(self.mask, torch.cat(path[::-1], 1), 0)  # [B, n]
-
     def score(self, structure: Tensor) -> Tensor:
         labels = torch.where(self.mask, structure, 0)  # [B, n]
         unary = self.unary.gather(-1, labels[..., None]).squeeze(-1)  # [B, n]
@@ -238,19 +231,6 @@ class LinearChain(StructuredDistribution):
 
     def _unpack(self, marginals: ChainMarginals) -> Sequence[Tensor]:
         return marginals
-
-
-def check_tables(
-    transitions: Tensor, start: Tensor, end: Tensor, batch: int, tokens: int, labels: int
-) -> None:
-    """Refuse transitions, start and end scores that do not fit so many sentences, tokens and labels."""
-    if transitions.shape not in ((labels, labels), (batch, tokens - 1, labels, labels)):
-        raise ValueError(
-            f"transitions must be [{labels}, {labels}] or [{batch}, {tokens - 1}, {labels}, {labels}], "
-            f"got {tuple(transitions.shape)}"
-        )
-    if start.shape != (labels,) or end.shape != (labels,):
-        raise ValueError(f"start and end must be [{labels}], got {tuple(start.shape)}, {tuple(end.shape)}")
 
 
 def _tables(transitions: Tensor, tokens: int) -> Sequence[Tensor]:
@@ -342,15 +322,9 @@ def _pair_marginals(mass: Tensor, tables: Tensor, steps: Tensor, dtype: torch.dt
 
 def _forward_log(unary: Tensor, transitions: Tensor, lengths: Tensor) -> Tensor:
     """A by the forward recursion in log space, in float64 too: [B]."""
-    mass = _masses_log(unary.double(), transitions.double(), lengths)[-1]  # [B, L]
+    emissions, inside = unary.double().unbind(1), token_mask(lengths, unary.shape[1]).unbind(1)
+    mass = emissions[0]  # [B, L] the log of the mass of all paths to each label, kept in the padding
+    for i, table in enumerate(_tables(transitions.double(), unary.shape[1]), start=1):
+        step = (mass[:, :, None] + table).logsumexp(1) + emissions[i]  # [B, L]
+        mass = torch.where(inside[i][:, None], step, mass)
     return mass.logsumexp(-1).to(unary.dtype)
-
-
-def _masses_log(unary: Tensor, transitions: Tensor, lengths: Tensor) -> list[Tensor]:
-    """The log of the mass of all paths to each label of each position: n × [B, L], kept in the padding."""
-    emissions, inside = unary.unbind(1), token_mask(lengths, unary.shape[1]).unbind(1)
-    mass = [emissions[0]]  # n × [B, L]
-    for i, table in enumerate(_tables(transitions, unary.shape[1]), start=1):
-        step = (mass[-1][:, :, None] + table).logsumexp(1) + emissions[i]  # [B, L]
-        mass.append(torch.where(inside[i][:, None], step, mass[-1]))
-    return mass

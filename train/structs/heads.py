@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from train.structs.base import FORBIDDEN, Best, StructuredDistribution, check_lengths, token_mask
-from train.structs.kbest import best_combinations, check_k, without_forbidden
+from train.structs.reductions import best_combinations, check_k, without_forbidden
 
 
 class LabelledHeads(NamedTuple):
@@ -70,12 +70,8 @@ class HeadSelection(StructuredDistribution):
         self.allowed = allowed_heads(self.lengths, scores.shape[1])  # [B, n, n+1]
         self.scores = scores.masked_fill(~self.allowed[..., None], FORBIDDEN)
 
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
     def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        selection = type(self)(potentials[0], self.lengths)
+        selection = super().with_potentials(potentials)
         selection.mask = self.mask  # what ``only`` left out stays out
         return selection
 
@@ -93,11 +89,6 @@ class HeadSelection(StructuredDistribution):
 
     def argmax(self) -> LabelledHeads:
         return self._labelled(self.scores.flatten(2).argmax(-1))
-
-    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
-        weights = self.scores.detach().flatten(2).double().softmax(-1)  # [B, n, (n+1)R]
-        drawn = torch.multinomial(weights.flatten(0, 1), 1, generator=generator)  # [B·n, 1]
-        return self._labelled(drawn.view_as(self.mask))
 
     def topk(self, k: int) -> Best:
         scores = without_forbidden(self.scores.detach()).flatten(2)  # [B, n, (n+1)R]

@@ -1,5 +1,6 @@
 """Mixtures: several distributions over the same structures, of any families, as one."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NoReturn, Self
@@ -8,14 +9,14 @@ import torch
 from torch import Tensor
 
 from train.structs.base import Best, StructuredDistribution
-from train.structs.kbest import check_k
+from train.structs.reductions import check_k
 
 
 class Mixture(StructuredDistribution):
     """p(y) = Σ_k w_k p_k(y): an ensemble of teachers, exact where it matters for distillation.
 
     Its marginals of any student's parts are the weighted sum of the components' own
-    (``train.distill.projection.project``), so that distilling a mixture costs what distilling each component costs.
+    (``train.distill.projection.project``), so that it costs what distilling each component costs.
 
     Args:
         components: distributions over the same structures of the same sentences; their families may differ,
@@ -64,11 +65,10 @@ class Mixture(StructuredDistribution):
         return type(self)([c.tempered(temperature) for c in self.components], self.weights)
 
     def _log_partition(self) -> Tensor:
-        return torch.zeros(len(self.lengths), dtype=self._dtype(), device=self.lengths.device)
-
-    def log_partition(self) -> Tensor:
         """0, for a mixture of distributions is normalised: [B]."""
-        return self._log_partition()
+        dtypes = [theta.dtype for component in self.components for theta in component.potentials]
+        dtype = functools.reduce(torch.promote_types, dtypes, self.weights.dtype)
+        return torch.zeros(len(self.lengths), dtype=dtype, device=self.lengths.device)
 
     def log_count(self) -> Tensor:
         """Of the first component, as the components are over the same structures: [B]."""
@@ -150,13 +150,6 @@ class Mixture(StructuredDistribution):
     def _log_weights(self) -> Tensor:
         positive = self.weights.clamp_min(torch.finfo(self.weights.dtype).tiny)
         return torch.where(self.weights > 0, positive.log(), -math.inf)  # [K] or [B, K]
-
-    def _dtype(self) -> torch.dtype:
-        dtype = self.weights.dtype
-        for component in self.components:
-            for theta in component.potentials:
-                dtype = torch.promote_types(dtype, theta.dtype)
-        return dtype
 
 
 def _tensors(value: Any) -> tuple[Tensor, ...]:

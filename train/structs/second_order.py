@@ -33,9 +33,6 @@ class SecondOrderHeads(HeadSelection):
             i ≥ k are not read: each pair counts once.
         grandparents: [B, n, n, n+1] score of a dependent i with head j, a token, that has the head g (0 the
             root). Entries where g is i or j are not read.
-        coparents: [B, n, n+1, n+1] score of two arcs into the same dependent, as parsers of graphs have
-            them (Wang et al. 2019). A token with one head never has two arcs, so that the part is off in
-            every structure and its expectation under q is zero: it is accepted, and changes nothing.
         iterations: rounds of updates; with 0 of them, or without second-order parts, this is a
             ``HeadSelection`` over s.
 
@@ -49,27 +46,19 @@ class SecondOrderHeads(HeadSelection):
 
     def __init__(
         self,
-        scores: Tensor | None = None,
-        lengths: Tensor | None = None,
-        *,
-        arcs: Tensor | None = None,
-        relations: Tensor | None = None,
+        *scores_and_lengths: Tensor,
         siblings: Tensor | None = None,
         grandparents: Tensor | None = None,
-        coparents: Tensor | None = None,
         iterations: int = 3,
+        **first_order: Tensor,
     ) -> None:
-        super().__init__(scores, lengths, arcs=arcs, relations=relations)
+        super().__init__(*scores_and_lengths, **first_order)
         if iterations < 0:
             raise ValueError(f"iterations must not be negative, got {iterations}")
         batch, n = self.mask.shape
-        for name, parts, shape in (
-            ("siblings", siblings, (batch, n, n, n + 1)),
-            ("grandparents", grandparents, (batch, n, n, n + 1)),
-            ("coparents", coparents, (batch, n, n + 1, n + 1)),
-        ):
-            if parts is not None and parts.shape != shape:
-                raise ValueError(f"{name} must be {list(shape)}, got {list(parts.shape)}")
+        for name, parts in (("siblings", siblings), ("grandparents", grandparents)):
+            if parts is not None and parts.shape != (batch, n, n, n + 1):
+                raise ValueError(f"{name} must be {[batch, n, n, n + 1]}, got {list(parts.shape)}")
         self.iterations = iterations
         self.first_order = self.scores  # [B, n, n+1, R]
         self.siblings = None if siblings is None else self._each_pair_once(siblings)
@@ -98,35 +87,18 @@ class SecondOrderHeads(HeadSelection):
         heads.mask = self.mask
         return heads
 
-    def evidence_lower_bound(self) -> Tensor:
-        """E_q[score of all parts] + H(q), at most the log-partition of p: [B].
-
-        Equal to it where there are no second-order parts.
-        """
-        marginals = self.marginals()  # [B, n, n+1, R]
-        heads = marginals.sum(-1)  # [B, n, n+1]
-        bound = self.entropy() + (marginals * self.first_order).flatten(1).sum(1)
-        if self.siblings is not None:
-            bound = bound + torch.einsum("bikh,bih,bkh->b", self.siblings, heads, heads)
-        if self.grandparents is not None:
-            bound = bound + torch.einsum("bijg,bij,bjg->b", self.grandparents, heads[..., 1:], heads)
-        return bound
-
     def _messages(self, heads: Tensor) -> Tensor:
         """The expected score of the pairs that each arc would be part of: [B, n, n+1] from q's heads."""
-        # In the precision of the scores also where the networks run in a lower one, as it is when teaching.
-        with torch.autocast(heads.device.type, enabled=False):
-            return self._expected_pairs(heads)
-
-    def _expected_pairs(self, heads: Tensor) -> Tensor:
         message = torch.zeros_like(heads)
-        if self.siblings is not None:
-            message = message + torch.einsum("bikh,bkh->bih", self.siblings, heads)
-            message = message + torch.einsum("bikh,bih->bkh", self.siblings, heads)
-        if self.grandparents is not None:
-            below = torch.einsum("bijg,bjg->bij", self.grandparents, heads)  # [B, n, n] of the arc j -> i
-            message = message + torch.nn.functional.pad(below, (1, 0))
-            message = message + torch.einsum("bijg,bij->bjg", self.grandparents, heads[..., 1:])
+        # In the precision of the scores also under autocast, which teachers may run in.
+        with torch.autocast(heads.device.type, enabled=False):
+            if self.siblings is not None:
+                message = message + torch.einsum("bikh,bkh->bih", self.siblings, heads)
+                message = message + torch.einsum("bikh,bih->bkh", self.siblings, heads)
+            if self.grandparents is not None:
+                below = torch.einsum("bijg,bjg->bij", self.grandparents, heads)  # [B, n, n] of the arc j -> i
+                message = message + torch.nn.functional.pad(below, (1, 0))
+                message = message + torch.einsum("bijg,bij->bjg", self.grandparents, heads[..., 1:])
         return message
 
     def _heads(self, arcs: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """Sets of labelled spans that do not overlap: flat entities, scored as arcs."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from train.structs.base import FORBIDDEN, Best, StructuredDistribution, check_lengths, token_mask
-from train.structs.kbest import check_k, maxima, without_forbidden
-from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
+from train.structs.reductions import (
+    Reduction,
+    check_k,
+    log_sum_exp,
+    maxima,
+    maximum,
+    without_forbidden,
+)
 
 B, I, E, S = range(4)  # noqa: E741
 """The place of a prefix among the four labels of a type, as in ``structural_kd.labels.bioes_labels``."""
@@ -29,8 +32,9 @@ class SpanSet(StructuredDistribution):
             padding, any finite number.
         lengths: [B] tokens of each sentence.
 
-    Structures are label ids [B, n] in the order of ``structural_kd.labels.bioes_labels``: O, then B, I, E, S of each
-    type; 0 in the padding. A sequence that is not valid BIOES scores FORBIDDEN. Marginals are [B, n, n, L].
+    Structures are label ids [B, n] in the order of ``structural_kd.labels.bioes_labels``: O, then B, I, E, S
+    of each type; 0 in the padding. A sequence that is not valid BIOES scores FORBIDDEN. Marginals are
+    [B, n, n, L].
 
     Inference sums over types once, in O(n² L), and then counts weighted paths in the graph whose nodes are
     the n+1 places between tokens and whose edges are spans and single tokens outside. Path counts solve a
@@ -48,13 +52,6 @@ class SpanSet(StructuredDistribution):
         self.mask = token_mask(self.lengths, scores.shape[1])  # [B, n]
         ordered = torch.ones(scores.shape[1:3], dtype=torch.bool, device=scores.device).triu()  # [n, n]
         self.allowed = self.mask[:, None] & ordered  # [B, n, n]
-
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
 
     def _log_partition(self) -> Tensor:
         return self._paths(self.scores, self.scores.new_zeros(self.mask.shape))
@@ -75,10 +72,6 @@ class SpanSet(StructuredDistribution):
     def argmax(self) -> Tensor:
         """[B, n] label ids, 0 in the padding."""
         return self._best(maximum, self.scores)[0][0]
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """[B, n] label ids, 0 in the padding."""
-        return self._best(sampled(generator), self.scores)[0][0]
 
     def topk(self, k: int) -> Best:
         """k batches of label ids [B, n], 0 in the padding; exact, in O(n² k (L + k log k))."""

@@ -1,13 +1,10 @@
 """Independent labels, one softmax a token (the MaxEnt model of the paper)."""
 
-from collections.abc import Sequence
-from typing import Self
-
 import torch
 from torch import Tensor
 
 from train.structs.base import Best, StructuredDistribution, check_lengths, token_mask
-from train.structs.kbest import best_combinations, check_k, without_forbidden
+from train.structs.reductions import best_combinations, check_k, without_forbidden
 
 
 class TokenSoftmax(StructuredDistribution):
@@ -30,25 +27,12 @@ class TokenSoftmax(StructuredDistribution):
         self.lengths = check_lengths(lengths, scores.shape[0], scores.shape[1])
         self.mask = token_mask(self.lengths, scores.shape[1])  # [B, n]
 
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
-
     def _log_partition(self) -> Tensor:
         return torch.where(self.mask, self.scores.logsumexp(-1), 0.0).sum(1)  # [B, n] -> [B]
 
     def argmax(self) -> Tensor:
         """[B, n] label ids, 0 in the padding."""
         return torch.where(self.mask, self.scores.argmax(-1), 0)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """[B, n] label ids, 0 in the padding."""
-        weights = self.scores.detach().double().softmax(-1)  # [B, n, L]
-        drawn = torch.multinomial(weights.flatten(0, 1), 1, generator=generator)  # [B·n, 1]
-        return torch.where(self.mask, drawn.view_as(self.mask), 0)
 
     def topk(self, k: int) -> Best:
         """k batches of label ids [B, n], 0 in the padding."""

@@ -1,8 +1,7 @@
 """Dependency trees with exactly one child of the root: all of them, or the projective ones."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,22 +9,15 @@ from torch import Tensor
 from structural_kd.trees import are_trees, maximum_spanning_trees
 from train.structs.base import FORBIDDEN, StructuredDistribution
 from train.structs.heads import ArcStatistics, HeadSelection, LabelledHeads
-from train.structs.reductions import Reduction, log_sum_exp, maximum, sampled
+from train.structs.reductions import Reduction, log_sum_exp, maximum
 
 
 class _LabelledTrees(StructuredDistribution):
     """Head selection under the condition that the heads form a tree."""
 
-    def __init__(
-        self,
-        scores: Tensor | None = None,
-        lengths: Tensor | None = None,
-        *,
-        arcs: Tensor | None = None,
-        relations: Tensor | None = None,
-    ) -> None:
+    def __init__(self, *scores_and_lengths: Tensor, **parts: Tensor) -> None:
         # The same parts, so that scores of parts are its affair.
-        self._selection = HeadSelection(scores, lengths, arcs=arcs, relations=relations)
+        self._selection = HeadSelection(*scores_and_lengths, **parts)
         self.scores = self._selection.scores  # [B, n, n+1, R]
         self.lengths = self._selection.lengths  # [B]
         self.mask = self._selection.mask  # [B, n]
@@ -33,13 +25,6 @@ class _LabelledTrees(StructuredDistribution):
     @abstractmethod
     def contains(self, structure: LabelledHeads) -> Tensor:
         """Whether the heads of each sentence are a tree of this family: [B] bool."""
-
-    @property
-    def potentials(self) -> tuple[Tensor, ...]:
-        return (self.scores,)
-
-    def with_potentials(self, potentials: Sequence[Tensor]) -> Self:
-        return type(self)(potentials[0], self.lengths)
 
     def score(self, structure: LabelledHeads) -> Tensor:
         return self._selection.score(structure)
@@ -96,44 +81,6 @@ class MatrixTree(_LabelledTrees):
         kinds = relations.gather(2, chosen[..., None]).squeeze(-1)  # [B, n]
         return LabelledHeads(chosen, torch.where(self.mask, kinds, 0))
 
-    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
-        """One tree a sentence, drawn exactly in O(n³).
-
-        The elimination is undone from its end. Token 1 alone hangs on the root. Then token k joins a tree of
-        the tokens before it: an arc i → j of that tree stands for the arc itself, with weight a_ij, or for a
-        path by way of k, with weight a_ik a_kj / Σ_j a_kj; each is decided for itself. The dependents of k
-        given, its head is drawn by its scores among the tokens that are not below it, and is the root where
-        all of them are.
-        """
-        with torch.no_grad():
-            heads = self._sampled_heads(generator)  # [B, n]
-            relations = self.scores.shape[-1]
-            index = heads[..., None, None].expand(-1, -1, 1, relations)
-            of_arc = self.scores.gather(2, index).squeeze(2).double().softmax(-1)  # [B, n, R]
-            drawn = torch.multinomial(of_arc.flatten(0, 1), 1, generator=generator).view_as(heads)  # [B, n]
-        return LabelledHeads(heads, torch.where(self.mask, drawn, 0))
-
-    def _sampled_heads(self, generator: torch.Generator | None) -> Tensor:
-        *steps, _ = _eliminations(self._arcs(self.scores.logsumexp(-1)))
-        parents = torch.zeros_like(self.lengths)[:, None].expand(-1, 2)  # [B, k] of the root and tokens < k
-        for before in reversed(steps):
-            k = before.shape[1]
-            leaving, out = _leaving(before)  # [B, k], [B]
-            heads = parents[:, 1:]  # [B, k-1]
-            direct = before[:, :-1, :k].gather(2, heads[..., None]).squeeze(-1)  # [B, k-1]
-            through = before[:, :-1, k] + leaving.gather(1, heads) - out[:, None]  # [B, k-1]
-            chance = torch.rand(heads.shape, generator=generator, dtype=direct.dtype, device=direct.device)
-            heads = torch.where(chance < (through - direct).sigmoid(), k, heads)  # [B, k-1]
-            ends = torch.nn.functional.pad(heads, (1, 0))  # [B, k] the root is its own head here
-            top = torch.cat([ends, torch.full_like(ends[:, :1], k)], 1)  # [B, k+1] and so is k
-            for _ in range(k.bit_length()):
-                top = top.gather(1, top)
-            below = top == k  # [B, k+1]
-            free = torch.cat([below[:, 1:k].all(1, keepdim=True), ~below[:, 1:k]], 1)  # [B, k]
-            weights = leaving.masked_fill(~free, -torch.inf).softmax(-1)
-            parents = torch.cat([ends, torch.multinomial(weights, 1, generator=generator)], 1)  # [B, k+1]
-        return torch.where(self.mask, parents[:, 1:], 0)
-
     def contains(self, structure: LabelledHeads) -> Tensor:
         return _single_root_trees(structure.heads, self.lengths)
 
@@ -186,10 +133,12 @@ class ProjectiveTree(_LabelledTrees):
 
     def argmax(self) -> LabelledHeads:
         """The best projective tree; of several, one."""
-        return self._chosen(maximum)
-
-    def sample(self, generator: torch.Generator | None = None) -> LabelledHeads:
-        return self._chosen(sampled(generator))
+        with torch.enable_grad():
+            scores = self.scores.detach().requires_grad_()
+            (chosen,) = torch.autograd.grad(self._programme(scores, maximum).sum(), scores)
+        labelled = torch.where(self.mask, chosen.flatten(2).argmax(-1), 0)  # [B, n]
+        relations = scores.shape[-1]
+        return LabelledHeads(labelled // relations, labelled % relations)
 
     def contains(self, structure: LabelledHeads) -> Tensor:
         heads = torch.where(self.mask, structure.heads, 0)  # [B, n]
@@ -198,14 +147,6 @@ class ProjectiveTree(_LabelledTrees):
         inside = (left[:, :, None] < left[:, None]) & (left[:, None] < right[:, :, None])  # [B, n, n]
         crossing = (inside & (right[:, :, None] < right[:, None])).flatten(1).any(1)  # [B]
         return _single_root_trees(heads, self.lengths) & ~crossing
-
-    def _chosen(self, reduce: Reduction) -> LabelledHeads:
-        with torch.enable_grad():
-            scores = self.scores.detach().requires_grad_()
-            (indicator,) = torch.autograd.grad(self._programme(scores, reduce).sum(), scores)
-        labelled = torch.where(self.mask, indicator.flatten(2).argmax(-1), 0)  # [B, n]
-        relations = scores.shape[-1]
-        return LabelledHeads(labelled // relations, labelled % relations)
 
     def _programme(self, scores: Tensor, reduce: Reduction) -> Tensor:
         arcs = reduce(scores, -1).double()  # [B, n, n+1]

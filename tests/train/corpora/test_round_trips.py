@@ -70,7 +70,7 @@ def test_conll_columns_round_trip(scheme, corpus):
 def test_conllu_round_trips(corpus):
     read = through(
         lambda path: write_conllu(path, corpus, entities="E"),
-        lambda path: read_conllu(path, entities="E", scheme="bioes"),
+        lambda path: read_conllu(path, entities="E"),
         ".conllu",
     )
     assert read == corpus
@@ -103,7 +103,7 @@ def test_json_lines_round_trip(corpus):
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    assert through(write, lambda path: read_jsonl(path, scheme="bioes"), ".jsonl") == corpus
+    assert through(write, read_jsonl, ".jsonl") == corpus
 
 
 def test_plain_text_is_tokens_split_by_spaces(tmp_path):

@@ -12,7 +12,7 @@ from train.corpora import Corpus, Sentence
         ({"words": ("a\tb",)}, "without tabs"),
         ({"words": ("a", "b"), "tags": ("O",)}, "1 tags for 2 words"),
         ({"words": ("a", "b"), "tags": ("O", "E-X")}, "position 1"),
-        ({"words": ("a", "b"), "heads": (0, 0)}, "exactly one root"),
+        ({"words": ("a", "b"), "heads": (0, 0)}, "second root"),
         ({"words": ("a", "b"), "deprels": ("x", "y")}, "without heads"),
         ({"words": ("a",), "heads": (0,), "deprels": ("",)}, "empty"),
     ],

@@ -153,7 +153,7 @@ def test_a_trilinear_score_is_its_sum_over_the_factors(task: TreeTask, types: Wo
         states = torch.randn(2, 3, scorer.first.in_features, generator=torch.Generator().manual_seed(0))
         heads = torch.randn(2, 4, scorer.first.in_features, generator=torch.Generator().manual_seed(1))
         a, b, c = (
-            torch.nn.functional.leaky_relu(layer(x), 0.1)
+            torch.nn.functional.leaky_relu(torch.nn.functional.linear(x, layer.weight, layer.bias), 0.1)
             for layer, x in ((scorer.first, states), (scorer.second, states), (scorer.third, heads))
         )
         expected = torch.einsum("s,bis,bks,bhs->bikh", scorer.weight, a, b, c)

@@ -105,9 +105,13 @@ def test_span_scores_are_biaffine_in_the_first_and_the_last_token():
     distribution = tagger(batch_of(encoded, [5, 2]))
     assert isinstance(distribution, SpanSet)
     assert distribution.scores.shape == (2, 5, 5, 2)
-    relu = nn.LeakyReLU(0.1)
+
+    def perceptron(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.leaky_relu(nn.functional.linear(x, layer.weight, layer.bias), 0.1)
+
     for sentence, i, j, label in [(0, 0, 0, 0), (0, 1, 4, 1), (1, 0, 1, 0)]:
-        first, last = relu(tagger.first(encoded[sentence, i])), relu(tagger.last(encoded[sentence, j]))
+        first = perceptron(tagger.first, encoded[sentence, i])
+        last = perceptron(tagger.last, encoded[sentence, j])
         expected = first @ tagger.product[label] @ last + tagger.type_bias[label]
         expected = expected + tagger.of_first(first)[label] + tagger.of_last(last)[label]
         torch.testing.assert_close(distribution.scores[sentence, i, j, label], expected)

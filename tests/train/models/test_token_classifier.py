@@ -9,48 +9,23 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from structural_kd.labels import Span, bioes_from_spans, bioes_labels, spans_from_bioes
 from structural_kd.wordpieces import LongWordWarning
+from tests.train.models.small_bert import copy_files, write_bert
 from train.models.batch import Batch
-from train.models.encoders import EncoderNotFoundError
+from train.models.encoder_places import EncoderNotFoundError
 from train.models.token_classifier import TokenClassifier, load_token_classifier, read_labels
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WINDOW = 16
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty-cache"))
 
 
 def write_model(
     folder: Path, labels: Sequence[str] | None = None, kind: str = "ForTokenClassification"
 ) -> Path:
-    """A BERT with random weights; one piece a letter."""
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-    tokenizer = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     named: dict[str, Any] = {} if labels is None else {"id2label": dict(enumerate(labels))}
-    config = transformers.BertConfig(
-        vocab_size=len(pieces),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=WINDOW,
-        initializer_range=0.6,
-        **named,
-    )
-    torch.manual_seed(0)
-    getattr(transformers, f"Bert{kind}")(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    settings = {"num_hidden_layers": 2, "max_position_embeddings": WINDOW, "initializer_range": 0.6}
+    return write_bert(folder, getattr(transformers, f"Bert{kind}"), **settings, **named)
 
 
 def batch_of(sentences: Sequence[Sequence[str]]) -> Batch:
@@ -243,8 +218,7 @@ def test_a_teacher_as_it_is_needs_no_features_and_no_gradient(iob2_folder):
 
 def test_the_digest_follows_the_files(iob2_folder, tmp_path):
     digest = load_token_classifier(str(iob2_folder), None).digest
-    for file in iob2_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    copy_files(iob2_folder, tmp_path)
     assert load_token_classifier(str(tmp_path), None).digest == digest
     config = json.loads((tmp_path / "config.json").read_text())
     config["id2label"]["5"], config["id2label"]["6"] = "B-X", "I-X"
@@ -252,14 +226,8 @@ def test_the_digest_follows_the_files(iob2_folder, tmp_path):
     assert load_token_classifier(str(tmp_path), None).digest != digest
 
 
-def test_the_cache_is_looked_at_after_folders(iob2_folder, tmp_path, monkeypatch):
-    snapshot = tmp_path / "cache" / "models--somebody--ner" / "snapshots" / "0123"
-    snapshot.mkdir(parents=True)
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text("0123")
-    for file in iob2_folder.iterdir():
-        (snapshot / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_the_cache_is_looked_at_after_folders(iob2_folder, cached):
+    cached("somebody/ner", iob2_folder)
     found = load_token_classifier("somebody/ner", None)
     assert found.digest == load_token_classifier(str(iob2_folder), None).digest
 
@@ -277,9 +245,7 @@ def test_a_model_that_is_nowhere_lists_what_was_tried():
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "config.json"])
 def test_a_folder_that_lacks_a_file_says_how_to_make_it(iob2_folder, tmp_path, file):
-    for source in iob2_folder.iterdir():
-        if source.name != file:
-            (tmp_path / source.name).write_bytes(source.read_bytes())
+    copy_files(iob2_folder, tmp_path, leave_out=file)
     missing = file.replace("model", r"\*")
     with pytest.raises(EncoderNotFoundError, match=rf"has no {missing}.*save_pretrained"):
         load_token_classifier(str(tmp_path), None)

@@ -29,14 +29,6 @@ def test_the_same_seed_gives_the_same_vectors_and_another_seed_others():
     assert np.abs(first.vectors - other.vectors).max() > 1e-3
 
 
-def test_rare_words_are_left_to_their_subwords():
-    vectors = train_vectors(
-        [["often", "oftener"], *[["often", "common"]] * 4], dim=4, min_count=2, buckets=50
-    )
-    assert sorted(vectors.vocabulary) == ["common", "often"]
-    assert np.abs(vectors.vector("oftener")).max() > 0
-
-
 def test_words_that_fasttext_reserves_are_left_to_their_subwords():
     vectors = train_vectors([["</s>", "__label__x", "word"]] * 5, dim=4, buckets=50)
     assert vectors.vocabulary == ["word"]

@@ -225,7 +225,7 @@ class FamilyContract(DistributionContract[D]):
             expected = (self.scores_of_all(distribution, i) / temperature).logsumexp(0)
             torch.testing.assert_close(tempered.log_partition()[i], expected)
 
-    @pytest.mark.parametrize("length", [1, 200])
+    @pytest.mark.parametrize("length", [1, 100])
     @pytest.mark.parametrize("scale", [1.0, 50.0])
     def test_long_sentences_and_large_scores_stay_finite(self, length: int, scale: float) -> None:
         distribution = self.build((length, 1), scale=scale)

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from structural_kd.labels import bioes_labels, spans_from_bioes
 from tests.train.structs.contract import FamilyContract
-from train.structs import FORBIDDEN, LinearChain, Segmentation, SemiMarkov, SpanSet
+from train.structs import FORBIDDEN, SpanSet
 
 TYPES = 2
-WIDTHS = 3
 
 
 def random(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> Tensor:
@@ -146,117 +145,3 @@ class TestSpanSet(FamilyContract[SpanSet]):
     def test_scores_of_a_wrong_shape_are_an_error(self) -> None:
         with pytest.raises(ValueError, match=r"\[sentences, tokens, tokens, types\], got \(1, 2, 3, 1\)"):
             SpanSet(torch.zeros(1, 2, 3, 1), torch.tensor([2]))
-
-
-def segmentations(labels: int, length: int) -> Iterator[list[tuple[int, int]]]:
-    """All divisions into segments of at most WIDTHS tokens, as (width, label)."""
-    if length == 0:
-        yield []
-    for width in range(1, min(WIDTHS, length) + 1):
-        for rest in segmentations(labels, length - width):
-            for label in range(labels):
-                yield [(width, label), *rest]
-
-
-class TestSemiMarkov(FamilyContract[SemiMarkov]):
-    def build(self, lengths: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> SemiMarkov:
-        return SemiMarkov(
-            random((len(lengths), max(lengths), WIDTHS, TYPES), seed, scale),
-            random((TYPES, TYPES), seed + 1, scale),
-            random((TYPES,), seed + 2, scale),
-            random((TYPES,), seed + 3, scale),
-            torch.tensor(lengths),
-        )
-
-    def structures(self, distribution: SemiMarkov, sentence: int) -> Iterator[Segmentation]:
-        batch, width = distribution.mask.shape
-        for segments in segmentations(TYPES, int(distribution.lengths[sentence])):
-            labels = [label for size, label in segments for _ in range(size)]
-            begins = [i == 0 for size, _ in segments for i in range(size)]
-            rest = width - len(labels)
-            yield Segmentation(
-                torch.tensor([*labels, *[0] * rest]).expand(batch, width),
-                torch.tensor([*begins, *[False] * rest]).expand(batch, width),
-            )
-
-    def alone(self, distribution: SemiMarkov, sentence: int) -> SemiMarkov:
-        n = int(distribution.lengths[sentence])
-        segments, tables = (theta[sentence : sentence + 1] for theta in distribution.potentials)
-        zero = torch.zeros(TYPES, dtype=torch.float64)
-        return SemiMarkov(segments[:, :n], tables[:, : n - 1], zero, zero, torch.tensor([n]))
-
-    def closed_form_count(self, length: int) -> float:
-        counts = [1]
-        for _ in range(length):
-            counts.append(TYPES * sum(counts[-WIDTHS:]))
-        return counts[length]
-
-    def with_lengths(self, distribution: SemiMarkov, lengths: Tensor) -> SemiMarkov:
-        zero = torch.zeros(TYPES)
-        return SemiMarkov(distribution.segments, distribution.transitions, zero, zero, lengths)
-
-    def scores_of_all(self, distribution: SemiMarkov, sentence: int) -> Tensor:
-        """By hand from the parts, so that score() is checked as well."""
-        segments, tables = (theta[sentence] for theta in distribution.potentials)
-        totals = []
-        for division, structure in zip(
-            segmentations(TYPES, int(distribution.lengths[sentence])),
-            self.structures(distribution, sentence),
-            strict=True,
-        ):
-            total, at = torch.zeros((), dtype=torch.float64), 0
-            for i, (width, label) in enumerate(division):
-                total = total + segments[at, width - 1, label]
-                if i:
-                    total = total + tables[at - 1, division[i - 1][1], label]
-                at += width
-            torch.testing.assert_close(distribution.score(structure)[sentence], total)
-            totals.append(total)
-        return torch.stack(totals)
-
-    def test_start_and_end_count_for_the_first_and_the_last_segment(self) -> None:
-        start, end = torch.tensor([1.0, 10.0]), torch.tensor([100.0, 1000.0])
-        model = SemiMarkov(torch.zeros(1, 4, 2, 2), torch.zeros(2, 2), start, end, torch.tensor([3]))
-        structure = Segmentation(torch.tensor([[0, 1, 1, 0]]), torch.tensor([[True, True, False, False]]))
-        assert model.score(structure).tolist() == [1001.0]
-        whole = Segmentation(torch.tensor([[1, 0, 0, 0]]), torch.tensor([[True, True, True, False]]))
-        assert model.score(whole).tolist() == [110.0]
-
-    def test_a_segment_that_is_too_wide_scores_as_forbidden(self) -> None:
-        model = SemiMarkov(
-            torch.zeros(1, 4, 2, 1), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.tensor([4])
-        )
-        wide = Segmentation(torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[True, False, False, True]]))
-        assert model.score(wide).tolist() == [FORBIDDEN]
-
-    def test_segments_of_one_token_make_it_a_linear_chain(self) -> None:
-        scores, table = random((2, 5, 3), 1), random((3, 3), 2)
-        start, end, lengths = random((3,), 3), random((3,), 4), torch.tensor([5, 2])
-        chain = LinearChain(scores, table, start, end, lengths)
-        model = SemiMarkov(scores[:, :, None], table, start, end, lengths)
-        torch.testing.assert_close(model.log_partition(), chain.log_partition())
-        torch.testing.assert_close(model.marginals().segments[:, :, 0], chain.marginals().tokens)
-        torch.testing.assert_close(model.marginals().pairs, chain.marginals().pairs)
-        torch.testing.assert_close(model.argmax().labels, chain.argmax())
-
-    def test_every_token_lies_in_exactly_one_segment_and_pairs_agree_with_segments(self) -> None:
-        model = self.build((9, 4))
-        segments, pairs = model.marginals()
-        covering = torch.zeros(2, 9, dtype=torch.float64)
-        ending = torch.zeros(2, 9, TYPES, dtype=torch.float64)
-        for first, k in itertools.product(range(9), range(WIDTHS)):
-            covering[:, first : first + k + 1] += segments[:, first, k].sum(-1, keepdim=True)
-            if first + k < 9:
-                ending[:, first + k] += segments[:, first, k]
-        torch.testing.assert_close(covering, model.mask.double())
-        torch.testing.assert_close(pairs.sum(2), segments.sum(2)[:, 1:])
-        torch.testing.assert_close(pairs.sum(3), ending[:, :-1] * model.mask[:, 1:, None])
-
-    def test_shapes_that_do_not_fit_are_errors(self) -> None:
-        table, zero, one = torch.zeros(2, 2), torch.zeros(2), torch.tensor([2])
-        with pytest.raises(ValueError, match=r"\[sentences, tokens, widths, labels\]"):
-            SemiMarkov(torch.zeros(1, 2, 2), table, zero, zero, one)
-        with pytest.raises(ValueError, match=r"transitions must be \[3, 3\]"):
-            SemiMarkov(torch.zeros(1, 2, 2, 3), table, zero, zero, one)
-        with pytest.raises(ValueError, match="start and end"):
-            SemiMarkov(torch.zeros(1, 2, 2, 2), table, torch.zeros(3), zero, one)

@@ -118,14 +118,14 @@ class TreeContract(FamilyContract[Trees]):
         assert (marginals - self.arc_marginals(scores[0, ..., 0])).abs().max() < 1e-12
 
     def test_samples_of_longer_sentences_have_the_probabilities_of_the_trees(self) -> None:
-        copies = 20_000
+        copies = 5000
         scores = random((1, 4, 5, 1), 2).expand(copies, -1, -1, -1)
         distribution = self.family(scores, torch.full((copies,), 4))
         drawn = distribution.sample(torch.Generator().manual_seed(1)).heads  # [copies, 4]
         trees = self.trees(4)
         expected = scores[0, torch.arange(4), trees, 0].sum(1).softmax(0)  # [trees]
         found = (drawn[:, None] == trees).all(2).double().mean(0)  # [trees]
-        assert found.sum() == 1
+        assert abs(found.sum() - 1) < 1e-9  # no other structure was drawn
         assert ((found - expected).abs() < 5 * (expected * (1 - expected) / copies).sqrt()).all()
 
     def test_samples_of_a_batch_are_structures_of_the_family(self) -> None:
