@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.studies.plan import Run, StudyError, load_study, runs_of, student_jobs
+from benchmarks.studies.plan import StudyError, load_study
+from benchmarks.studies.runs import StudyRun, runs_of, student_jobs
 
 RECIPE: dict[str, Any] = {
     "corpus": "en_ewt",
@@ -23,7 +24,7 @@ def write(folder: Path, **study: Any) -> Path:
     return path
 
 
-def plan(folder: Path, **entries: Any) -> dict[str, Run]:
+def plan(folder: Path, **entries: Any) -> dict[str, StudyRun]:
     recipe = str(folder / "recipe.yaml")
     path = write(folder, runs={name: {"recipe": recipe, **entry} for name, entry in entries.items()})
     return runs_of(load_study(path), path)
@@ -93,9 +94,9 @@ def test_a_students_settings_are_its_own_not_those_of_other_students_objectives_
         longer={"set": {"tasks.ner.students.crf.steps": 6}},
         softer={"set": {"distillation.temperature": 3}},
     )
-    assert runs["plain"].digest("crf") == runs["fewer"].digest("crf")
-    assert runs["plain"].digest("softmax") == runs["longer"].digest("softmax")
-    assert len({runs[name].digest("crf") for name in ("plain", "longer", "softer")}) == 3
+    assert runs["plain"].digests["crf"] == runs["fewer"].digests["crf"]
+    assert runs["plain"].digests["softmax"] == runs["longer"].digests["softmax"]
+    assert len({runs[name].digests["crf"] for name in ("plain", "longer", "softer")}) == 3
 
 
 def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> 
         token={"set": token},
         longer_token={"set": {**token, "tasks.ner.token_teacher": {"kind": "softmax", "steps": 9}}},
     )
-    assert runs["plain"].teachers_digest() == runs["softer"].teachers_digest()
+    assert runs["plain"].teachers_digest == runs["softer"].teachers_digest
     assert runs["token"].shared_key() == runs["plain"].shared_key()
     assert runs["token"].token_key() != runs["longer_token"].token_key()
     names = ("plain", "raw", "folds", "token", "longer_token")
-    assert len({runs[name].teachers_digest() for name in names}) == 5
+    assert len({runs[name].teachers_digest for name in names}) == 5
 
 
 def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
