@@ -1,6 +1,5 @@
 """Scores against the amount of unlabelled sentences: the paper's figure 1."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.studies.significance import (
     shared_seeds,
 )
 from benchmarks.studies.tables import FEWEST_SEEDS, StoredScores
+from benchmarks.svg import as_svg
 from structural_kd.files import write_whole
 from train.tasks import TASKS
 
@@ -74,22 +74,15 @@ def fill_curves(study: Study, runs: Mapping[str, StudyRun], results: Results) ->
 
 def draw(curves: Sequence[FilledCurve], file: Path) -> None:
     """The panels side by side, as SVG: mean over the seeds, and the standard deviation as a bar."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9})
-    from matplotlib import pyplot
     from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
-    across = len(curves) if len(curves) <= 4 else 3
-    down = -(-len(curves) // across)
-    picture, axes = pyplot.subplots(down, across, figsize=(3.3 * across, 3.1 * down), squeeze=False)
-    for axis in axes.flat[len(curves) :]:
-        axis.remove()
+    figure = Figure(figsize=(3.3 * len(curves), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
     names = dict.fromkeys(name for filled in curves for name in filled.lines)
     styles = {name: ("os^Dv*"[i % 6], f"C{i % 10}") for i, name in enumerate(names)}
     handles: dict[str, Artist] = {}
-    for axis, filled in zip(axes.flat, curves, strict=False):
+    for axis, filled in zip(panels, curves, strict=True):
         axis.set_title(filled.curve.title, fontsize=9)
         for name, cells in filled.lines.items():
             marker, colour = styles[name]
@@ -108,11 +101,5 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
         axis.grid(color="0.92")
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    picture.legend(
-        list(handles.values()), list(handles), loc="lower center", ncol=len(handles), frameon=False
-    )
-    picture.tight_layout(w_pad=2, rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
-    drawn = io.StringIO()
-    picture.savefig(drawn, format="svg", metadata={"Date": None})
-    pyplot.close(picture)
-    write_whole(file, drawn.getvalue())
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncol=len(handles))
+    write_whole(file, as_svg(figure))
