@@ -10,7 +10,7 @@ import pytest
 
 import structural_kd
 from export.__main__ import main
-from export.graphs import GRAPHS
+from export.model import GRAPHS
 from export.model import export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
 from export.write import staged, write_manifest

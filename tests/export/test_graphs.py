@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from export.graphs import GRAPHS
+from export.model import GRAPHS
 from export.lstm import word_projection
 from export.parser_graph import relations_graph
 from export.products import PRODUCTS, WEIGHT_LEVELS

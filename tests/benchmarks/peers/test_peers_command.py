@@ -1,7 +1,6 @@
 """The command `python -m benchmarks.peers`."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
