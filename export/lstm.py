@@ -2,9 +2,9 @@
 
 Sentences are put in order of falling length, so that those which still have a token at a step are the first
 rows of every table: a step computes these rows and no others, as torch's packed sequences do. The input
-projection is not part of the loop: in the first layer it belongs to the words (`structural_kd.word_projection`), in the
-others it is one product for all tokens. What is left for a step is one product of the states a direction, and
-the gates.
+projection is not part of the loop: in the first layer it belongs to the words
+(`structural_kd.word_projection`), in the others it is one product for all tokens. A step computes one product
+of the states a direction, and the gates.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ DIRECTIONS = ("", "_reverse")
 
 @dataclass(frozen=True)
 class InputVars:
-    """What a graph reads.
+    """The inputs of a graph.
 
     rows: [distinct, G] float32, projected words: G gates of both directions.
     words: [batch, tokens] int64, places in rows; anything valid beyond a sentence's end.
@@ -62,7 +62,7 @@ def lstm_of(representation: Representation) -> nn.LSTM:
 
 
 def word_projection(representation: Representation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `structural_kd.word_projection` does with a word's features: weight [D, G] and bias [G].
+    """The first layer's projection of a word's features: weight [D, G] and bias [G].
 
     Encoder features stand before a word's own, and are projected in the graph.
     """
@@ -75,7 +75,7 @@ class States:
     """The states [·, H] of each direction, in the order in which they were computed, and where they are.
 
     at: of each token [B, n], its places in both directions' states; anything valid on padding.
-    inside: [B, n], what is a token.
+    inside: [B, n], true on tokens.
     """
 
     forward: Var

@@ -86,7 +86,7 @@ def model_folder(run: Path, task: str, role: str) -> Path:
         folder = run / task / "teacher"
         if (run / task / "teacher.json").is_file() and not folder.is_dir():
             raise FileNotFoundError(
-                f"{folder}: no such folder; this run's teacher is not one network of its own, and has no graph"
+                f"{folder}: no such folder; this run's teacher is no network of its own, and has no graph"
             )
     else:
         served = run / task / "served.json"

@@ -4,26 +4,24 @@ Wang et al. 2021 compare their students with a teacher of 233.40 M parameters: M
 Flair language models, fastText vectors and characters under a BiLSTM. This one has that shape, and answers
 over HTTP as any other bundle. It has learnt nothing: it is exact for speed and size, and has no accuracy.
 
-What is left of 233.40 M after M-BERT (177.3), the language models (35.3) and the BiLSTM with its scores
-(about 11.2) goes to fastText's table of words and subwords.
+M-BERT takes 177.3 M of the parameters, the language models 35.3 M, and the BiLSTM with its scores about
+11.2 M; fastText's table of words and subwords gets the rest.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import structural_kd
 from export.model import write_bundle
 from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
-from export.write import staged
+from export.write import new_bundle
 from structural_kd.manifest import TOKENIZER, Manifest
 from structural_kd.words import SubwordVectors
 from train.models.card import EncoderUse, ModelCard, build_model, read_card
@@ -108,7 +106,7 @@ def write_paper_shape(
     words = read_word_types(run / "words")
     vectors, types = _word_vectors(words, card, network, shape, seed)
     model = build_model(card, types).eval()
-    with staged(target) as place:
+    with new_bundle(target) as place:
         manifest = write_bundle(
             place,
             model,
@@ -119,7 +117,7 @@ def write_paper_shape(
             {"objective": RANDOM, "seed": seed},
             name=f"{NAME}-{task}",
             recipe=RANDOM,
-            graph_of_encoder=partial(_graph, tokenizer=tokenizer, shape=shape),
+            graph_of_encoder=lambda encoder, layers: paper_encoder_graph(encoder, layers, tokenizer, shape),
         )
         structural_kd.load(place)
     return manifest
@@ -127,12 +125,6 @@ def write_paper_shape(
 
 def _test_sentences(run: Path) -> list[str]:
     return (run / "test.txt").read_text(encoding="utf-8").splitlines()
-
-
-def _graph(
-    network: PaperEncoder, layers: Sequence[int], *, tokenizer: Tokenizer, shape: Shape
-) -> onnx.ModelProto:
-    return paper_encoder_graph(network, layers, tokenizer, shape)
 
 
 def _word_vectors(

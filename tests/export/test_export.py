@@ -13,7 +13,7 @@ from export.__main__ import main
 from export.model import GRAPHS
 from export.model import export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
-from export.write import staged, write_manifest
+from export.write import new_bundle, write_manifest
 from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
 from tests.export.tiny_models import (
     KINDS,
@@ -141,14 +141,14 @@ def test_a_kind_of_teacher_without_a_graph_is_refused_by_name(tmp_path, capsys, 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     (tmp_path / "ner").mkdir()
     (tmp_path / "ner" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="no bundle to replace"), staged(tmp_path / "ner"):
+    with pytest.raises(ValueError, match="no bundle to replace"), new_bundle(tmp_path / "ner"):
         pass
     assert (tmp_path / "ner" / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     def write() -> None:
-        with staged(tmp_path / "ner") as place:
+        with new_bundle(tmp_path / "ner") as place:
             (place / "half").write_text("")
             raise RuntimeError
 
