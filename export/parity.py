@@ -67,7 +67,7 @@ def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, see
     context = model.representation.context
     encoded_size = model.representation.encoded_size
     parity = Parity()
-    with _context_alone(model):
+    with context_alone(model):
         for first in range(0, count, BATCH):
             lengths = rng.integers(1, LONGEST + 1, min(BATCH, count - first))  # [B]
             shape = (len(lengths), int(lengths.max()))
@@ -201,7 +201,7 @@ def _count_tie(loss: float, what: str, parity: Parity) -> None:
 
 
 @contextmanager
-def _context_alone(model: Any) -> Iterator[None]:
+def context_alone(model: Any) -> Iterator[None]:
     """Makes a model read its word features from ``batch.encoded``, in place of computing them."""
     representation = model.representation
     model.representation = _Context(representation.context)

@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace, out: Path) -> int:
         raise StudyError(f"--only: no run is called so; there are: {', '.join(runs)}")
     jobs = [job for job in student_jobs(runs) if job.run in chosen]
     if options.list:
-        _list(chosen, runs, jobs, Results(folder), options.jobs)
+        _list(chosen, runs, jobs, Results(folder))
         return 0
     failed = () if options.report else _train(folder, out, runs, jobs, options.jobs)
     if study.tables or study.figure:
@@ -133,21 +133,14 @@ def missing(jobs: Sequence[StudentJob], runs: dict[str, StudyRun], results: Resu
 
 
 def _list(
-    names: Sequence[str],
-    runs: dict[str, StudyRun],
-    jobs: Sequence[StudentJob],
-    results: Results,
-    processes: int,
+    names: Sequence[str], runs: dict[str, StudyRun], jobs: Sequence[StudentJob], results: Results
 ) -> None:
-    from benchmarks.studies.schedule import Queue, time_left
-
     left = missing(jobs, runs, results)
     for name in names:
         students = sum(job.run == name for job in jobs)
         print(f"{name}: {students - sum(job.run == name for job in left)} of {students} students")
         print(f"    {runs[name].command()}")
-    about = f", about {time_left(results.rows, Queue(runs, left), processes)}" if left else ""
-    print(f"{len(left)} of {len(jobs)} students are left to train{about}")
+    print(f"{len(left)} of {len(jobs)} students are left to train")
 
 
 if __name__ == "__main__":

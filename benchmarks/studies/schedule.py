@@ -1,8 +1,7 @@
-"""Jobs on the cores: teachers before their students, a line with the time left after each."""
+"""Jobs on the cores: teachers before their students, a line after each."""
 
 import multiprocessing
 import os
-import statistics
 import sys
 import threading
 import traceback
@@ -10,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 
 from benchmarks.studies.rows import JobResult, ResultRow, Results, is_current
@@ -18,9 +16,8 @@ from benchmarks.studies.runs import StudentJob, StudyRun
 from benchmarks.studies.work import teach_run, train_one
 from train.run import USER_ERRORS, end_with
 from train.tasks import TASKS
+from train.trainer import progress_bar
 
-TEACHERS_SECONDS, STUDENT_SECONDS = 120.0, 60.0
-"""The expected time of a job before one of its kind has been timed."""
 MAIN_METRICS = {task.metric for task in TASKS.values()}
 
 Job = str | StudentJob
@@ -95,14 +92,13 @@ def run_jobs(
         if not row["student"] and is_current(row, runs):
             of_teachers[row["run"]].append(row)
     measured = {name: rows for name, rows in of_teachers.items() if all(map(results.has_counts, rows))}
-    total, failed, log = len(queue), [], out / "log.txt"
-    say = partial(print, flush=True)
-    left = time_left(results.rows, queue, processes)
-    say(f"{len(students)} students and the teachers of {len(queue.teachers)} runs are left, about {left}")
+    failed, log = [], out / "log.txt"
+    print(f"{len(students)} students and the teachers of {len(queue.teachers)} runs are left", flush=True)
     futures: dict[Future[JobResult], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(log,))
+    bar = progress_bar(len(queue), "study", "job")
     try:
         while queue:
             while len(futures) < processes and (job := queue.next()) is not None:
@@ -114,6 +110,7 @@ def run_jobs(
             finished, _ = wait(futures, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = futures.pop(future)
+                bar.update()
                 try:
                     result = future.result()
                 except BrokenProcessPool:
@@ -124,7 +121,7 @@ def run_jobs(
                     more = f", and with it {len(lost)} students" if lost else ""
                     why = reason(error, log)
                     failed.append(f"{_title(job)}: {why}")
-                    say(f"FAILED {_title(job)}{more}: {why}")
+                    bar.write(f"FAILED {_title(job)}{more}: {why}")
                     continue
                 queue.finish(job)
                 if isinstance(job, str) and job in measured:
@@ -132,39 +129,14 @@ def run_jobs(
                 else:
                     results.add(_with_keys(result, runs, job))
                     summary = _summary(result)
-                left = time_left(results.rows, queue, processes)
-                say(f"[{total - len(queue)}/{total}] {_title(job)}: {summary}; {left} left")
+                bar.write(f"[{bar.n}/{bar.total}] {_title(job)}: {summary}")
     finally:
+        bar.close()
         # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
         for process in multiprocessing.active_children():
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
     return failed
-
-
-def time_left(rows: Sequence[ResultRow], queue: Queue, processes: int) -> str:
-    """Hours and minutes until the queue is empty, see `seconds_left`."""
-    hours, minutes = divmod(round(seconds_left(rows, queue, processes) / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{max(1, minutes)} min"
-
-
-def seconds_left(rows: Sequence[ResultRow], queue: Queue, processes: int) -> float:
-    """Seconds of wall-clock time until the queue is empty, by the median time of such jobs in the rows.
-
-    Such jobs are those of the same run and kind of model; where there are none, those of the same task.
-    """
-    known: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        if row["metric"] == "seconds":
-            known[row["run"], row["student"]].append(row["value"])
-            known[row["task"], row["student"]].append(row["value"])
-
-    def expected(job: Job) -> float:
-        name, student = (job, "") if isinstance(job, str) else (job.run, job.student)
-        times = known.get((name, student)) or known.get((queue.runs[name].task, student))
-        return statistics.median(times) if times else STUDENT_SECONDS if student else TEACHERS_SECONDS
-
-    return sum(map(expected, [*queue.teachers, *queue.students, *queue.running])) / processes
 
 
 def _start_worker(log: Path) -> None:

@@ -22,9 +22,7 @@ def test_systems_are_trained_scored_and_timed_and_the_report_is_written(tmp_path
     corpus = write_corpus(tmp_path / "en_tiny")
     command = [sys.executable, "-m", "benchmarks.peers", "--systems", "crfsuite", "udpipe", "--rounds", "2"]
     command += ["--corpus", str(corpus), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "reports")]
-    done = subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "reports" / "peers.json").read_text(encoding="utf-8"))
     assert set(report["systems"]) == {"crfsuite", "udpipe"}

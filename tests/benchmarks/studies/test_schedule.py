@@ -5,14 +5,7 @@ import yaml
 
 from benchmarks.studies.plan import load_study
 from benchmarks.studies.runs import StudentJob, StudyRun, runs_of, student_jobs
-from benchmarks.studies.schedule import (
-    STUDENT_SECONDS,
-    TEACHERS_SECONDS,
-    Queue,
-    other_teachers,
-    reason,
-    seconds_left,
-)
+from benchmarks.studies.schedule import Queue, other_teachers, reason
 
 
 @pytest.fixture
@@ -59,23 +52,6 @@ def test_the_students_of_teachers_that_failed_are_taken_out(runs: dict[str, Stud
     assert {job.run for job in queue.fail("plain")} == {"plain"}
     assert len(queue) == 2 + 8
     assert queue.next() == "soft"
-
-
-def test_the_time_left_is_that_of_such_jobs_before_and_a_guess_where_there_was_none(
-    runs: dict[str, StudyRun],
-) -> None:
-    queue = Queue(runs, student_jobs(runs))
-    guess = (3 * TEACHERS_SECONDS + 12 * STUDENT_SECONDS) / 2
-    assert seconds_left([], queue, processes=2) == guess
-    row = {"metric": "seconds", "task": "ner"}
-    timed = [
-        {**row, "run": "plain", "student": "crf", "value": 10.0},
-        {**row, "run": "soft", "student": "crf", "value": 20.0},
-        {**row, "run": "soft", "student": "crf", "value": 40.0},
-        {**row, "run": "plain", "student": "", "value": 100.0},
-    ]
-    # plain 4 × 10, soft 4 × 30, hebrew as all students of the task: 4 × 20.
-    assert seconds_left(timed, queue, processes=1) == 3 * 100 + 40 + 120 + 80
 
 
 def test_other_teachers_than_those_of_the_stored_rows_give_a_warning() -> None:

@@ -2,7 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,9 +15,7 @@ from benchmarks.studies.plan import Comparison, Study, load_study
 from benchmarks.studies.rows import JobResult, Results
 from benchmarks.studies.runs import StudyRun, runs_of
 from benchmarks.studies.significance import ModelScores
-from benchmarks.studies.tables import Difference, fill_tables, pooled
-
-Loaded = tuple[Study, dict[str, StudyRun], Path]
+from benchmarks.studies.tables import Difference, FilledTable, fill_tables, pooled
 
 RECIPE = {
     "corpus": "en_ewt",
@@ -70,15 +68,24 @@ STUDY: dict[str, Any] = {
 }
 
 
+class Loaded(NamedTuple):
+    study: Study
+    runs: dict[str, StudyRun]
+    path: Path
+
+    def tables(self, results: Results) -> list[FilledTable]:
+        return fill_tables(self.study, self.runs, results)
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Loaded:
+def loaded(tmp_path: Path) -> Loaded:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     path = tmp_path / "study.yaml"
     content = {**STUDY, "runs": {"raw": {**STUDY["runs"]["raw"], "recipe": str(recipe)}}}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    loaded = load_study(path)
-    return loaded, runs_of(loaded, path), path
+    study = load_study(path)
+    return Loaded(study, runs_of(study, path), path)
 
 
 def result(run: StudyRun, objective: str, seed: int, hits: int, *, teacher: bool = False) -> JobResult:
@@ -104,12 +111,19 @@ def result(run: StudyRun, objective: str, seed: int, hits: int, *, teacher: bool
     return JobResult(rows, [({**about, "split": "test", "metric": "counts"}, counts)])
 
 
+def outdated(new: JobResult) -> JobResult:
+    """The same of settings that the study does not have."""
+    changed = {"settings": "000000000000"}
+    return JobResult(
+        [{**row, **changed} for row in new.rows], [({**row, **changed}, counts) for row, counts in new.counts]
+    )
+
+
 @pytest.fixture
-def results(study: Loaded, tmp_path: Path) -> Results:
+def results(loaded: Loaded, tmp_path: Path) -> Results:
     stored = Results(tmp_path)
-    _, runs, _ = study
     for amount, gain in ((10, 10), (30, 4)):
-        run = runs[f"raw/unlabelled={amount}"]
+        run = loaded.runs[f"raw/unlabelled={amount}"]
         stored.add(result(run, "none", 1, 80, teacher=True))
         for seed in (1, 2, 3):
             stored.add(result(run, "none", seed, 40 + seed))
@@ -118,53 +132,38 @@ def results(study: Loaded, tmp_path: Path) -> Results:
 
 
 def test_a_cell_holds_the_scores_of_its_seeds_and_where_they_come_from(
-    study: Loaded, results: Results
+    loaded: Loaded, results: Results
 ) -> None:
-    loaded, runs, _ = study
-    (table,) = fill_tables(loaded, runs, results)
-    cell = table.cells["ten"]["ours"]
+    results.add(outdated(result(loaded.runs["raw/unlabelled=10"], "structural", 1, 99)))
+    (table,) = loaded.tables(results)
+    cell, teacher = table.cells["ten"]["ours"], table.cells["ten"]["teacher"]
     assert cell is not None
     assert cell.values == (51.0, 52.0, 53.0)
     assert (cell.run, cell.model) == ("raw/unlabelled=10", "crf structural")
     assert cell.counts[0].shape == (3, 100, 3)
-    teacher = table.cells["ten"]["teacher"]
     assert teacher is not None
     assert (teacher.mean, teacher.spread) == (80.0, None)
 
 
 def test_cells_that_the_study_does_not_train_are_left_out_and_those_without_rows_are_empty(
-    study: Loaded, tmp_path: Path
+    loaded: Loaded, tmp_path: Path
 ) -> None:
-    loaded, runs, _ = study
-    (tmp_path / "empty").mkdir()
-    (table,) = fill_tables(loaded, runs, Results(tmp_path / "empty"))
+    (table,) = loaded.tables(Results(tmp_path / "empty"))
     assert table.cells["ten"] == dict.fromkeys(("teacher", "none", "ours", "its teacher"))
     assert table.cells["the better one"] == {"none": None, "ours": None}
 
 
-def test_of_several_runs_the_one_that_is_best_on_dev_is_shown(study: Loaded, results: Results) -> None:
-    loaded, runs, _ = study
-    (table,) = fill_tables(loaded, runs, results)
+def test_of_several_runs_the_one_that_is_best_on_dev_is_shown(loaded: Loaded, results: Results) -> None:
+    (table,) = loaded.tables(results)
     best = table.cells["the better one"]["ours"]
     assert best is not None
     assert best.run == "raw/unlabelled=10"
 
 
-def test_rows_of_settings_that_the_study_no_longer_has_are_not_shown(study: Loaded, results: Results) -> None:
-    loaded, runs, _ = study
-    old = result(runs["raw/unlabelled=10"], "structural", 1, 99)
-    results.add(JobResult([{**row, "settings": "000000000000"} for row in old.rows], []))
-    (table,) = fill_tables(loaded, runs, results)
-    cell = table.cells["ten"]["ours"]
-    assert cell is not None
-    assert cell.values == (51.0, 52.0, 53.0)
-
-
 def test_a_difference_stands_beside_the_papers_and_a_claim_is_their_mean(
-    study: Loaded, results: Results
+    loaded: Loaded, results: Results
 ) -> None:
-    loaded, runs, _ = study
-    tables = fill_tables(loaded, runs, results)
+    tables = loaded.tables(results)
     ten, thirty, _ = tables[0].differences
     assert (ten.value, ten.paper) == (10.0, 1.5)
     assert (thirty.value, thirty.paper) == (4.0, None)
@@ -189,7 +188,7 @@ def student(values: tuple[float, ...]) -> ModelScores:
 
 
 @pytest.mark.parametrize(
-    ("draws", "epsilon", "opposite", "said"),
+    ("draws", "epsilon", "opposite", "verdict"),
     [
         ([1.0, 2.0, 3.0], 0.1, 0.9, "better"),
         ([1.0, 2.0, 3.0], 0.4, 0.9, "open"),
@@ -200,65 +199,57 @@ def student(values: tuple[float, ...]) -> ModelScores:
     ],
 )
 def test_the_interval_and_the_almost_stochastic_order_have_to_agree_on_better_and_on_worse(
-    draws: list[float], epsilon: float, opposite: float, said: str
+    draws: list[float], epsilon: float, opposite: float, verdict: str
 ) -> None:
     found = difference(draws, student(OURS), student(THEIRS))
-    assert found.verdict({(OURS, THEIRS): epsilon, (THEIRS, OURS): opposite}) == said
+    assert found.verdict({(OURS, THEIRS): epsilon, (THEIRS, OURS): opposite}) == verdict
 
 
-def test_two_seeds_of_a_student_tell_nothing() -> None:
+def test_two_seeds_and_two_teachers_leave_a_difference_open() -> None:
     ours, theirs = OURS[:2], THEIRS[:2]
     assert difference([1.0, 2.0], student(ours), student(theirs)).verdict({(ours, theirs): 0.0}) == "open"
-
-
-def test_one_teacher_is_told_from_students_and_from_its_own_modes_and_not_from_another_teacher() -> None:
     against = {(TEACHER.values, OURS): None, (TEACHER.values, TEACHER.values): None}
     assert difference([1.0, 2.0], TEACHER, student(OURS)).verdict(against) == "better"
     assert difference([1.0, 2.0], TEACHER, TEACHER, is_one_model=True).verdict(against) == "better"
     assert difference([1.0, 2.0], TEACHER, TEACHER).verdict(against) == "open"
 
 
-def test_a_claim_is_of_the_seeds_that_all_its_rows_have(study: Loaded, results: Results) -> None:
-    loaded, runs, _ = study
-    run = runs["raw/unlabelled=30"]
-    fewer = Results(results.rows_file.parent / "fewer")
-    for name, gain in (("raw/unlabelled=10", 10), ("raw/unlabelled=30", 4)):
-        for seed in (1, 2, 3) if name != run.name else (2, 3):
-            fewer.add(result(runs[name], "none", seed, 40 + 5 * seed))
-            fewer.add(result(runs[name], "structural", seed, 40 + 5 * seed + gain * seed))
-    claim = pooled("beats", fill_tables(loaded, runs, fewer))
+def test_a_claim_is_of_the_seeds_that_all_its_rows_have(loaded: Loaded, tmp_path: Path) -> None:
+    fewer = Results(tmp_path / "fewer")
+    for amount, gain, seeds in ((10, 10, (1, 2, 3)), (30, 4, (2, 3))):
+        run = loaded.runs[f"raw/unlabelled={amount}"]
+        for seed in seeds:
+            fewer.add(result(run, "none", seed, 40 + 5 * seed))
+            fewer.add(result(run, "structural", seed, 40 + 5 * seed + gain * seed))
+    claim = pooled("beats", loaded.tables(fewer))
     assert claim is not None
     assert claim.ours.seeds == (2, 3)
     assert claim.value == pytest.approx((10 + 4 + 10) * 2.5 / 3)
     assert claim.draws.mean() == pytest.approx(claim.value, abs=0.5)
 
 
-def test_a_claim_whose_rows_have_no_seed_in_common_and_its_curve_say_nothing(
-    study: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_claim_whose_rows_have_no_seed_in_common_has_no_mean_and_its_curve_no_change(
+    loaded: Loaded, tmp_path: Path
 ) -> None:
-    loaded, runs, path = study
     apart = Results(tmp_path / "apart")
-    for name, seeds in (("raw/unlabelled=10", (1, 2, 3)), ("raw/unlabelled=30", (4, 5, 6))):
+    for amount, seeds in ((10, (1, 2, 3)), (30, (4, 5, 6))):
+        run = loaded.runs[f"raw/unlabelled={amount}"]
         for seed in seeds:
-            apart.add(result(runs[name], "none", seed, 40))
-            apart.add(result(runs[name], "structural", seed, 50))
-    # Seeds that the study has none of are no rows of it.
+            apart.add(result(run, "none", seed, 40))
+            apart.add(result(run, "structural", seed, 50))
+    # Rows of seeds that the study does not have are not read.
     wider = {
         name: replace(run, recipe=run.recipe.model_copy(update={"seeds": (1, 2, 3, 4, 5, 6)}))
-        for name, run in runs.items()
+        for name, run in loaded.runs.items()
     }
-    assert pooled("beats", fill_tables(loaded, wider, apart)) is None
-    (curve,) = fill_curves(loaded, wider, apart)
+    assert pooled("beats", fill_tables(loaded.study, wider, apart)) is None
+    (curve,) = fill_curves(loaded.study, wider, apart)
     assert curve.gain(10) == curve.gain(30) == 10
     assert curve.change is None
-    monkeypatch.setattr(report, "aso_epsilons", lambda pairs: dict.fromkeys(pairs, 0.01))
-    text = unpadded(report.write_report(path, loaded, wider, apart)[0].read_text())
-    assert "| it beats the student alone | no rows yet, or no seed that all have |" in text
 
 
-def test_a_curve_tells_how_the_gain_changes_with_the_amount(study: Loaded, results: Results) -> None:
-    loaded, runs, _ = study
-    (curve,) = fill_curves(loaded, runs, results)
+def test_a_curve_has_the_change_of_the_gain_with_the_amount(loaded: Loaded, results: Results) -> None:
+    (curve,) = fill_curves(loaded.study, loaded.runs, results)
     assert curve.lines["distilled"][10].mean == 52
     assert curve.change is not None
     change, (low, high) = curve.change
@@ -268,20 +259,15 @@ def test_a_curve_tells_how_the_gain_changes_with_the_amount(study: Loaded, resul
 
 
 def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
-    study: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
+    loaded: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, runs, path = study
     before = len(results.rows)
-    assert results.forget(runs) == 0
-    old = result(runs["raw/unlabelled=10"], "structural", 1, 99)
-    foreign = [{**row, "settings": "000000000000"} for row, _ in old.counts]
-    rows = [{**row, "settings": "000000000000"} for row in old.rows]
-    results.add(JobResult(rows, [(foreign[0], old.counts[0][1])]))
-    assert main([str(path), "--forget"]) == 0
+    assert results.forget(loaded.runs) == 0
+    results.add(outdated(result(loaded.runs["raw/unlabelled=10"], "structural", 1, 99)))
+    assert main([str(loaded.path), "--forget"]) == 0
     assert capsys.readouterr().out == "2 rows dropped\n"
-    again = Results(path.parent)
-    assert len(again.rows) == before
-    assert "000000000000" not in (path.parent / "counts.jsonl").read_text()
+    assert len(Results(loaded.path.parent).rows) == before
+    assert "000000000000" not in (loaded.path.parent / "counts.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -310,13 +296,12 @@ def test_rows_of_settings_that_the_study_no_longer_has_can_be_dropped(
     ],
 )
 def test_a_cell_that_names_nothing_is_refused_before_anything_is_trained(
-    study: Loaded, old: str, new: str, error: str, capsys: pytest.CaptureFixture[str]
+    loaded: Loaded, old: str, new: str, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, path = study
-    text = path.read_text()
+    text = loaded.path.read_text()
     assert old in text
-    path.write_text(text.replace(old, new, 1))
-    assert main([str(path)]) == 2
+    loaded.path.write_text(text.replace(old, new, 1))
+    assert main([str(loaded.path)]) == 2
     assert error in capsys.readouterr().err
 
 
@@ -325,11 +310,10 @@ def unpadded(markdown: str) -> str:
 
 
 def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
-    study: Loaded, results: Results, monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, runs, path = study
     monkeypatch.setattr(report, "aso_epsilons", lambda pairs: dict.fromkeys(pairs, 0.01))
-    written = report.write_report(path, loaded, runs, results)
+    written = report.write_report(loaded.path, loaded.study, loaded.runs, results)
     assert [file.name for file in written] == ["study.md", "study.svg"]
     text = unpadded(written[0].read_text())
     assert "| ten | 80.00 | 42.00 ± 1.00 | 52.00 ± 1.00 (26 %) | 80.00 |" in text
@@ -344,7 +328,7 @@ def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
     assert "Not finished" not in text
     assert "<svg" in written[1].read_text()
     again = [file.read_bytes() for file in written]
-    report.write_report(path, loaded, runs, Results(path.parent))
+    report.write_report(loaded.path, loaded.study, loaded.runs, Results(loaded.path.parent))
     assert [file.read_bytes() for file in written] == again
 
 
@@ -355,9 +339,9 @@ def test_a_damaged_file_of_rows_is_refused_with_its_line(tmp_path: Path) -> None
 
 
 def test_damaged_counts_are_refused_with_their_model(
-    study: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
+    loaded: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, path = study
+    path = loaded.path
     file = path.parent / "counts.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[-1]["value"] = rows[-1]["value"][:-5]
@@ -368,9 +352,9 @@ def test_damaged_counts_are_refused_with_their_model(
 
 
 def test_a_student_whose_counts_are_lost_is_trained_again(
-    study: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
+    loaded: Loaded, results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, path = study
+    path = loaded.path
     assert main([str(path), "--list"]) == 0
     assert "\n0 of 12 students are left" in capsys.readouterr().out
     file = path.parent / "counts.jsonl"
