@@ -170,7 +170,7 @@ def _predict_all(predictor: Predictor, calls: Sequence[Sentences]) -> None:
 
 
 def measure_parts(students: dict[str, Student], run: Path, sentences: Sentences) -> dict[str, float]:
-    """Shares of the graph's decoding and of what is outside of the graph, on batches of similar length."""
+    """Shares of decoding in the graph's time and of work outside it, on batches of similar length."""
     calls = sorted_groups(sentences)
     figures: dict[str, float] = {}
     for name, student in students.items():

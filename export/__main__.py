@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from export.model import WrittenBundle, export_model
+from export.model import WrittenBundle, export_model, tasks_of
 from export.parity import Parity, ParityError
 from export.quantisation import BOUND, MAIN_METRIC, QuantisationError
 from structural_kd.manifest import Manifest
@@ -57,13 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
     options = parser.parse_args(arguments)
-    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
-    if not tasks:
-        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
-        return 2
     exported = []
     try:
-        for task in tasks:
+        for task in tasks_of(options.run, options.task):
             role = "teacher" if options.teachers else "student"
             print(f"{task} {role}: exporting and comparing with torch", file=sys.stderr)
             name = task if options.precision == "fp32" else f"{task}-{options.precision}"

@@ -54,7 +54,7 @@ GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
 """The graphs of each kind of model, by the file they go to."""
 
 TABLE_BYTES = 64 * 2**20
-"""Most bytes of the table of projected words, the most frequent first; the others are projected when met."""
+"""Most bytes of the table of projected words, the most frequent first; others are projected at first use."""
 
 RANDOM_INPUTS = 1000
 TEST_SENTENCES = 5000
@@ -74,6 +74,18 @@ class WrittenBundle:
     size: int
     random_inputs: Parity
     test_sentences: Parity
+
+
+def tasks_of(run: Path, only: str | None) -> list[str]:
+    """The tasks of a run, or one of them.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    tasks = [only] if only else [task for task in ("ner", "parse") if (run / task).is_dir()]
+    if not tasks:
+        raise FileNotFoundError(f"{run}: no task in it; train first: python -m train RECIPE")
+    return tasks
 
 
 def model_folder(run: Path, task: str, role: str) -> Path:

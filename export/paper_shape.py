@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import structural_kd
-from export.model import write_bundle
+from export.model import tasks_of, write_bundle
 from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
 from export.write import new_bundle
 from structural_kd.manifest import TOKENIZER, Manifest
@@ -34,6 +34,7 @@ TRAINED_PIECES = 10_000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NAME = "paper-shape"
 RANDOM = "random weights"
+SEED = 1
 
 EXAMPLES = """\
 examples:
@@ -80,19 +81,16 @@ def pieces_a_word(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
     return sum(map(len, tokenizer.encode_batch(words, add_special_tokens=False))) / max(len(words), 1)
 
 
-def write_paper_shape(
-    run: Path, task: str, target: Path, *, shape: Shape | None = None, seed: int = 1
-) -> Manifest:
-    """Writes the bundle; labels, words and language are those of the run's own teacher.
+def write_paper_shape(run: Path, task: str, target: Path, shape: Shape) -> Manifest:
+    """Write the bundle; labels, words and language are those of the run's own teacher.
 
     Raises:
         FileNotFoundError: the run has no teacher of this task.
         ValueError: the shape's parts have more parameters than the whole.
     """
-    shape = shape or Shape()
-    taught = read_card(run / task / "teacher")[0]
+    own, _ = read_card(run / task / "teacher")
     card = replace(
-        taught,
+        own,
         kind="crf" if task == "ner" else "biaffine",
         role="teacher",
         encoder=EncoderUse("M-BERT and Flair, random weights", LAYERS, shape.features, False),
@@ -100,11 +98,11 @@ def write_paper_shape(
         hidden_size=shape.bilstm,
         layers=1,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     network = PaperEncoder(shape).eval()
     tokenizer = paper_tokenizer(_test_sentences(run), shape)
     words = read_word_types(run / "words")
-    vectors, types = _word_vectors(words, card, network, shape, seed)
+    vectors, types = _word_vectors(words, card, network, shape)
     model = build_model(card, types).eval()
     with new_bundle(target) as place:
         manifest = write_bundle(
@@ -114,7 +112,7 @@ def write_paper_shape(
             vectors,
             types.words,
             Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions),  # type: ignore[arg-type]
-            {"objective": RANDOM, "seed": seed},
+            {"objective": RANDOM, "seed": SEED},
             name=f"{NAME}-{task}",
             recipe=RANDOM,
             graph_of_encoder=lambda encoder, layers: paper_encoder_graph(encoder, layers, tokenizer, shape),
@@ -128,10 +126,10 @@ def _test_sentences(run: Path) -> list[str]:
 
 
 def _word_vectors(
-    words: WordTypes, card: ModelCard, network: PaperEncoder, shape: Shape, seed: int
+    words: WordTypes, card: ModelCard, network: PaperEncoder, shape: Shape
 ) -> tuple[SubwordVectors, WordTypes]:
     """fastText's table: a vector for each word of the run, and as many subwords as fill up the size."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
 
     def rows(count: int) -> np.ndarray:
         return generator.standard_normal((count, shape.vector_dim), dtype=np.float32) / 10
@@ -165,16 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("bundles", NAME), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
-    parser.add_argument("--seed", type=int, default=1, help="of the weights; default: %(default)s")
     options = parser.parse_args(arguments)
-    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
-    if not tasks:
-        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
-        return 2
     try:
-        for task in tasks:
+        for task in tasks_of(options.run, options.task):
             print(f"{task}: writing {options.out / task} (random weights, no accuracy)", file=sys.stderr)
-            manifest = write_paper_shape(options.run, task, options.out / task, seed=options.seed)
+            manifest = write_paper_shape(options.run, task, options.out / task, Shape())
             tokenizer = Tokenizer.from_file(str(options.out / task / TOKENIZER))
             cut = pieces_a_word(tokenizer, _test_sentences(options.run))
             print(

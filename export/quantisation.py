@@ -1,4 +1,4 @@
-"""int8: that a graph really has it, and what it costs on a corpus."""
+"""int8: the check that a graph really has it, and its loss on a corpus."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -96,7 +96,7 @@ def _decode(emissions: Var, transitions: NDArray[np.float32]) -> tuple[Var, Var,
     """The best labels [n, B] and log P(y_i) and log P(y_{i−1}, y_i) of them, [n, B] each.
 
     One loop computes the best scores of Viterbi's recursion and the forward and the backward messages of the
-    sum: a step costs more for being one than for what it computes.
+    sum: a step's overhead is larger than its arithmetic.
     """
     size = len(transitions)
     shifted = op.sub(emissions, op.reduce_max(emissions, axis(2)))  # [n, B, L+1]

@@ -39,7 +39,7 @@ PANELS = (("f1", "Named entities", "F1"), ("las", "Dependency trees", "LAS witho
 def accuracy_against_speed(rows: Mapping[str, Measured]) -> str:
     """The picture as the text of an SVG file; up and right is better."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     for axes, (metric, title, unit) in zip(figure.subplots(1, 2), PANELS, strict=True):
@@ -56,6 +56,7 @@ def accuracy_against_speed(rows: Mapping[str, Measured]) -> str:
                 )
         axes.set(title=title, xlabel="sentences/s, one thread", ylabel=unit, xscale="log")
         axes.margins(x=0.2, y=0.18)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(color="0.92")

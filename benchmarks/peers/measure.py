@@ -1,7 +1,7 @@
 """Accuracy on the test split and speed in one process: every system reads the same tokens.
 
 Times are CPU time of the process, one thread, result objects built; systems take turns, round by round.
-Before each turn a system forgets the words that it met, so that every reading costs as much as the first one
+Before each turn a system's caches of words are emptied, so that every reading costs as much as the first one
 of a new text.
 """
 

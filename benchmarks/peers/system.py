@@ -30,9 +30,9 @@ class System:
         title: its name in tables.
         annotate: tokenised sentences to the system's own result objects; this is timed.
         read: those objects to answers that can be scored; not timed.
-        parameters: numbers the model holds, word tables included; None where it does not say.
+        parameters: numbers in the model, word tables included; None where they are not known.
         size: bytes of the files that it needs on disk.
-        renew: forgets the words it has met, so that a second reading of a text costs as much as the first;
+        renew: empties caches of words, so that a second reading of a text costs as much as the first;
             not timed.
         sampled: too slow to be timed on a whole split more than once.
     """

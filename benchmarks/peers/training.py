@@ -22,7 +22,7 @@ STAMP = "trained.json"
 
 
 class TrainingError(RuntimeError):
-    """A system could not be trained, or was trained on something else; the message says what to do."""
+    """A system could not be trained, or was trained on another corpus; the message has the remedy."""
 
 
 @dataclass(frozen=True)

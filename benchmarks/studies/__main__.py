@@ -1,6 +1,6 @@
 """Train a study: a grid of recipes, job by job, and write its report.
 
-python -m benchmarks.studies studies/paper.yaml             train what is missing, then draw the report
+python -m benchmarks.studies studies/paper.yaml             train missing students, then draw the report
 python -m benchmarks.studies studies/paper.yaml --report    draw the report from stored rows, train nothing
 python -m benchmarks.studies studies/paper.yaml --list      list finished and missing students; train nothing
 python -m benchmarks.studies studies/paper.yaml --only 'entities*'    some of the runs

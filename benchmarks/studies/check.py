@@ -14,7 +14,7 @@ def check_cells(study: Study, runs: Mapping[str, StudyRun], file: Path) -> None:
     """Refuse a study with a cell that it does not train.
 
     Raises:
-        StudyError: says in which table, and what there is.
+        StudyError: names the table or panel, and the known values.
     """
     for table in study.tables:
         with _naming(f"{file}: tables: {table.title}"):

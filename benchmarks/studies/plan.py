@@ -110,7 +110,7 @@ class Curve(_Section):
     """Scores that do not depend on the amount: the teacher's, the student's alone."""
     ours: str
     theirs: str
-    """The report says how the difference of these two lines changes with the amount."""
+    """The two lines whose difference, and its change with the amount, is in the report."""
     paper: str = ""
     """The paper's differences, in words."""
 

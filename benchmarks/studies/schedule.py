@@ -132,7 +132,7 @@ def run_jobs(
                 bar.write(f"[{bar.n}/{bar.total}] {_title(job)}: {summary}")
     finally:
         bar.close()
-        # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
+        # A worker would shut down only after its training; a checkpoint keeps the work so far.
         for process in multiprocessing.active_children():
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)

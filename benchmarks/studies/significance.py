@@ -29,7 +29,7 @@ class ModelScores:
         seeds: [S]; a teacher, which is trained once, has one.
         values: a score a seed, in percent: [S].
         counts: what the scores come from, for each corpus that is tested: [S, n, 3]; empty if unknown.
-        task: ner or parse, which says how counts make a score.
+        task: ner or parse; decides how counts make a score.
         is_teacher: then it is compared with every seed of a student.
         run, model: where the scores are stored; model is the kind of student and the objective, or teacher.
         dev: by seed, the dev split's score in the task's main metric, or its agreement with the teacher.

@@ -125,7 +125,7 @@ def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "error"),
     [
         ({"set": {"labeled": 5}}, "runs.a: .*labeled: unknown key; did you mean 'labelled'"),
         ({"grid": {"unlabelled": []}}, "runs.a.grid.unlabelled: .*at least 1"),
@@ -139,17 +139,17 @@ def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_study_is_refused_with_the_place_and_the_remedy(
-    tmp_path: Path, entry: dict[str, Any], said: str
+    tmp_path: Path, entry: dict[str, Any], error: str
 ) -> None:
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises(StudyError, match=error):
         plan(tmp_path, a=entry)
 
 
 def test_seeds_that_stand_twice_and_runs_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"there are two runs a/unlabelled=5; rename"):
         plan(tmp_path, **{"a": {"grid": {"unlabelled": [5]}}, "a/unlabelled=5": {}})
-    for wrong, said in (({"seeds": [1, 2, 2]}, "one stands twice"), ({"report": "x/y.md"}, "name it alone")):
-        with pytest.raises(StudyError, match=said):
+    for wrong, error in (({"seeds": [1, 2, 2]}, "one stands twice"), ({"report": "x/y.md"}, "name it alone")):
+        with pytest.raises(StudyError, match=error):
             load_study(write(tmp_path, runs={}, **wrong))
 
 

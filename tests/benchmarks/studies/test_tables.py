@@ -28,7 +28,7 @@ CELL = {"run": "raw/unlabelled={amount}", "student": "crf"}
 STUDY: dict[str, Any] = {
     "seeds": [1, 2, 3],
     "runs": {"raw": {"recipe": "?", "grid": {"unlabelled": [10, 30]}}},
-    "claims": {"beats": "it beats the student alone", "nothing": "nothing is said of this"},
+    "claims": {"beats": "it beats the student alone", "nothing": "nothing bears on this"},
     "tables": [
         {
             "title": "Table 1: entities",
@@ -323,7 +323,7 @@ def test_the_report_shows_scores_shares_of_the_gap_verdicts_and_sources(
     assert claim.startswith("| it beats the student alone | **holds** | +8.00 | ")
     # ε, what the paper has of the first cell alone, and the cells' verdicts.
     assert claim.endswith(" | 0.01 | +1.50 (1 of 3 cells; ours of them +10.00) | 2 / 1 / 0 |")
-    assert "| nothing is said of this | no rows yet, or no seed that all have |" in text
+    assert "| nothing bears on this | no rows yet, or no seed that all have |" in text
     assert "| Table 1 | ten: ours | `raw/unlabelled=10` | crf structural | 51.00, 52.00, 53.00 |" in text
     assert "Not finished" not in text
     assert "<svg" in written[1].read_text()
@@ -347,8 +347,8 @@ def test_damaged_counts_are_refused_with_their_model(
     rows[-1]["value"] = rows[-1]["value"][:-5]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main([str(path), "--list"]) == 2
-    said = capsys.readouterr().err
-    assert "counts.jsonl: the counts of raw/unlabelled=30 crf structural 3: damaged; restore" in said
+    error = capsys.readouterr().err
+    assert "counts.jsonl: the counts of raw/unlabelled=30 crf structural 3: damaged; restore" in error
 
 
 def test_a_student_whose_counts_are_lost_is_trained_again(
