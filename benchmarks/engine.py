@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -78,14 +77,6 @@ REQUIRED: Bounds = {
 Sentences = Sequence[Sequence[str]]
 
 
-@dataclass(frozen=True)
-class Student:
-    """An exported student, and the folder of the trained model."""
-
-    predictor: Predictor
-    folder: Path
-
-
 def tokens_of(sentences: Sentences) -> int:
     return sum(map(len, sentences))
 
@@ -114,14 +105,14 @@ def spacy_contestants(sentences: Sentences) -> dict[str, Callable[[], object]]:
     }
 
 
-def measure_against_spacy(students: dict[str, Student], sentences: Sentences) -> dict[str, float]:
+def measure_against_spacy(students: dict[str, Predictor], sentences: Sentences) -> dict[str, float]:
     """Tokens a second of all, and ratios."""
     contestants = spacy_contestants(sentences)
-    given = {"": [sentences], "_sorted_32": sorted_groups(sentences), "_calls_of_32": groups(sentences)}
+    grouped = {"": [sentences], "_sorted_32": sorted_groups(sentences), "_calls_of_32": groups(sentences)}
     for name, student in students.items():
-        for how, calls in given.items():
-            contestants[name + how] = partial(_predict_all, student.predictor, calls)
-        contestants[f"{name}_cold"] = partial(_predict_cold, student.predictor, sentences)
+        for suffix, calls in grouped.items():
+            contestants[name + suffix] = partial(_predict_all, student, calls)
+        contestants[f"{name}_cold"] = partial(_predict_cold, student, sentences)
     seconds = take_turns(contestants, ROUNDS)
     figures = {f"{name}_tokens_per_s": tokens_of(sentences) / value for name, value in seconds.items()}
     for name in contestants:
@@ -157,9 +148,14 @@ def keep_words(words: ProjectedWords, known: Set[str]) -> ProjectedWords:
     return ProjectedWords(smaller, words.weight, words.bias, words.rows[projected])
 
 
+def without_cache(words: ProjectedWords) -> ProjectedWords:
+    """The same tables with an empty cache."""
+    return ProjectedWords(words.table, words.weight, words.bias, words.rows)
+
+
 def _predict_cold(predictor: Predictor, sentences: Sentences) -> None:
     words = predictor.words
-    predictor.words = ProjectedWords(words.table, words.weight, words.bias, words.rows)
+    predictor.words = without_cache(words)
     predictor.predict(sentences)
     predictor.words = words
 
@@ -169,19 +165,19 @@ def _predict_all(predictor: Predictor, calls: Sequence[Sentences]) -> None:
         predictor.predict(call)
 
 
-def measure_parts(students: dict[str, Student], run: Path, sentences: Sentences) -> dict[str, float]:
+def measure_parts(students: dict[str, Predictor], run: Path, sentences: Sentences) -> dict[str, float]:
     """Shares of decoding in the graph's time and of work outside it, on batches of similar length."""
     calls = sorted_groups(sentences)
     figures: dict[str, float] = {}
     for name, student in students.items():
-        figures[f"outside_graph_share_{name}"] = _outside_share(student.predictor, calls)
+        figures[f"outside_graph_share_{name}"] = _outside_share(student, calls)
     with tempfile.TemporaryDirectory() as temporary:
-        for name in ("ner_fp32", "ner_int8"):
-            student = students[name]
-            model: Any = load_trained(student.folder, read_word_types(run / "words"))
-            graph = Path(temporary) / f"{name}.onnx"
-            write_graph(graph, emissions_graph(model, PRODUCTS[student.predictor.manifest.precision]))
-            figures[f"decode_share_{name}"] = _decode_share(student.predictor, open_session(graph), calls)
+        model: Any = load_trained(model_folder(run, "ner", "student"), read_word_types(run / "words"))
+        for precision, matrix_product in PRODUCTS.items():
+            graph = Path(temporary) / f"{precision}.onnx"
+            write_graph(graph, emissions_graph(model, matrix_product))
+            share = _decode_share(students[f"ner_{precision}"], open_session(graph), calls)
+            figures[f"decode_share_ner_{precision}"] = share
     figures["decode_share"] = figures["decode_share_ner_fp32"]
     figures["outside_graph_share"] = max(
         figures["outside_graph_share_ner_fp32"], figures["outside_graph_share_parse_fp32"]
@@ -215,14 +211,14 @@ def _decode_share(predictor: Predictor, emissions: Session, calls: Sequence[Sent
     return 1 - seconds["emissions"] / seconds["all"]
 
 
-def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[str, float]:
+def measure_growth(students: dict[str, Predictor], sentences: Sentences) -> dict[str, float]:
     """Cost of a token in 20,000 sentences against 2,000, the larger of both tasks; one sentence at a time."""
     many = [sentences[i % len(sentences)] for i in range(LONG)]
     few = many[:SHORT]
     figures: dict[str, float] = {}
     growth = []
     for name in ("ner_fp32", "parse_fp32"):
-        predict = students[name].predictor.predict
+        predict = students[name].predict
         seconds = take_turns({"few": lambda: predict(few), "many": lambda: predict(many)}, 5)  # noqa: B023
         growth.append(seconds["many"] / tokens_of(many) / (seconds["few"] / tokens_of(few)))
     figures["cost_growth"] = max(growth)
@@ -230,7 +226,7 @@ def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[s
         single = []
         for words in sentences[:SINGLE]:
             began = time.perf_counter()
-            student.predictor.predict([words])
+            student.predict([words])
             single.append(1000 * (time.perf_counter() - began))
         figures[f"{name}_single_p50_ms"] = float(np.quantile(single, 0.5))
         figures[f"{name}_single_p99_ms"] = float(np.quantile(single, 0.99))
@@ -271,12 +267,11 @@ def measure(run: Path, bundles: Path) -> dict[str, Any]:
     for precision, task in product(precisions, ("ner", "parse")):
         print(f"exporting: {task} {precision}", file=sys.stderr)
         place = bundles / precision / task
-        place.parent.mkdir(exist_ok=True)
         export_model(run, task, "student", place, precision=precision, most_loss=ANY_LOSS)
         predictor = structural_kd.load(place)
         # A run's tables hold the words of all splits; a server has not seen the test sentences.
         predictor.words = keep_words(predictor.words, known)
-        students[f"{task}_{precision}"] = Student(predictor, model_folder(run, task, "student"))
+        students[f"{task}_{precision}"] = predictor
     figures: dict[str, Any] = {
         "engine_run": run.name,
         "engine_sentences": len(sentences),

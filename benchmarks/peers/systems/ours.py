@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import structural_kd
-from benchmarks.engine import keep_words
+from benchmarks.engine import keep_words, without_cache
 from benchmarks.peers.system import Answers, System, bytes_on_disk
 from export.model import export_model
 from structural_kd.manifest import Precision
 from structural_kd.predictor import Predictor
-from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import SubwordVectors
 from train.corpora import Corpus
 
@@ -71,7 +70,7 @@ def _system(bundle: RunBundle, place: Path, known: Set[str]) -> System:
         read=partial(_read, task=bundle.task),
         parameters=predictor.manifest.parameters,
         size=bytes_on_disk(place),
-        renew=partial(_forget, predictor),
+        renew=partial(_empty_cache, predictor),
         sampled=bundle.role == "teacher",
     )
 
@@ -82,6 +81,5 @@ def _read(results: Sequence[Any], task: str) -> Answers:
     return Answers(trees=[(result.heads, result.deprels) for result in results])
 
 
-def _forget(predictor: Predictor) -> None:
-    words = predictor.words
-    predictor.words = ProjectedWords(words.table, words.weight, words.bias, words.rows)
+def _empty_cache(predictor: Predictor) -> None:
+    predictor.words = without_cache(predictor.words)
