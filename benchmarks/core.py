@@ -2,27 +2,22 @@
 
     python -m benchmarks.core [--out reports/bench.json]
 
-Times are CPU time of the process, which other processes on the machine lengthen less than the clock's. Ratios
-are of medians over rounds in which the contestants take turns, so that what else happens hits all of them.
+Times are CPU time of the process; ratios are of medians over rounds in which the contestants take turns.
 Before anything is timed the contestants' answers are compared.
 
-Inference: 32 sentences of 40 tokens. The questions are those of structural distillation: log Z, the marginals
-of every part (a teacher's targets), and the gradient of Σ log Z by the scores (a student's step).
+Inference: 32 sentences of 40 tokens. Each contestant computes what structural distillation needs: log Z, the
+marginals of every part (a teacher's targets), and the gradient of Σ log Z by the scores (a student's step).
 
 Epochs: a CRF student of the quickstart's size on sentences of ``he_htb``, whole steps from batch to update.
 The supervised epoch learns from gold labels, the other from gold labels and a target store. The teacher is
-not trained: what its targets say costs nothing.
+not trained: the time does not depend on the targets' values.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -32,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bench import REPORT, Bounds, conditions, cpu_seconds, merge, table, take_turns
 from structural_kd.words import SubwordVectors
 from train.corpora import load_corpus
 from train.distill.objectives import lesson
@@ -40,7 +36,7 @@ from train.distill.target_store import Target, TargetHeader, TargetStore
 from train.models.card import ModelCard, build_model
 from train.models.words import WordTypes, alphabet_of
 from train.recipe import Training
-from train.splits import Reader, write_whole
+from train.splits import Reader
 from train.structs import LinearChain, SpanSet
 from train.tasks import EntityTask
 from train.trainer import CLIP, batches
@@ -51,7 +47,7 @@ TURN_SECONDS = 0.1
 EPOCHS = 5
 EPOCH_SENTENCES = 1000
 
-REQUIRED = {
+REQUIRED: Bounds = {
     "chain_vs_torch_struct": ("at least", 30.0),
     "chain_vs_loop": ("at least", 2.0),
     "spanset_vs_chain": ("under", 3.0),
@@ -68,7 +64,7 @@ class ChainScores(NamedTuple):
 
 
 class ChainAnswers(NamedTuple):
-    """What every chain is asked."""
+    """Computed by every chain."""
 
     log_partition: Tensor  # [B]
     pairs: Tensor  # [B, n-1, L, L] marginals of neighbouring labels
@@ -102,8 +98,8 @@ def loop_log_partition(emissions: Tensor, pairs: Tensor, lengths: Tensor) -> Ten
     """log Z of emissions [B, n, L] and transitions [B, n−1, L, L]: [B]."""
     unary = emissions.unbind(1)  # n × [B, L]
     alpha = unary[0]  # [B, L]
-    for i, table in enumerate(pairs.unbind(1), start=1):
-        step = (alpha[:, :, None] + table).logsumexp(1) + unary[i]  # [B, L]
+    for i, pair in enumerate(pairs.unbind(1), start=1):
+        step = (alpha[:, :, None] + pair).logsumexp(1) + unary[i]  # [B, L]
         alpha = torch.where((i < lengths)[:, None], step, alpha)
     return alpha.logsumexp(-1)
 
@@ -123,7 +119,7 @@ def torch_struct_chain(scores: ChainScores) -> ChainAnswers:
 
 
 def span_set(scores: Tensor, lengths: Tensor) -> None:
-    """The same questions to a SpanSet over [B, n, n, L]."""
+    """The same for a SpanSet over [B, n, n, L]."""
     (scores,) = _leaves(scores)
     distribution = SpanSet(scores, lengths)
     log_partition = distribution.log_partition()
@@ -138,7 +134,7 @@ def measure_inference() -> dict[str, float]:
     Raises:
         AssertionError: the contestants disagree.
     """
-    # torch-struct's distributions say nothing of their arguments, and torch would warn of it at each.
+    # torch-struct's distributions do not declare their arguments, and torch would warn of it at each.
     torch.distributions.Distribution.set_default_validate_args(False)
     generator = torch.Generator().manual_seed(0)
     lengths = torch.full((SENTENCES,), TOKENS)
@@ -151,33 +147,18 @@ def measure_inference() -> dict[str, float]:
     answers = chain(scores)
     for other in (loop, torch_struct_chain):
         torch.testing.assert_close(other(scores), answers, rtol=1e-4, atol=1e-4)
-    seconds = take_turns(
-        {
-            "chain": lambda: chain(scores),
-            "chain_loop": lambda: loop(scores),
-            "span_set": lambda: span_set(spans, lengths),
-            "torch_struct": lambda: torch_struct_chain(scores),
-        }
-    )
+    contestants: dict[str, Callable[[], object]] = {
+        "chain": lambda: chain(scores),
+        "chain_loop": lambda: loop(scores),
+        "span_set": lambda: span_set(spans, lengths),
+        "torch_struct": lambda: torch_struct_chain(scores),
+    }
+    seconds = take_turns(contestants, ROUNDS, turn_seconds=TURN_SECONDS)
     return {f"{name}_ms": 1000 * value for name, value in seconds.items()} | {
         "chain_vs_torch_struct": seconds["torch_struct"] / seconds["chain"],
         "chain_vs_loop": seconds["chain_loop"] / seconds["chain"],
         "spanset_vs_chain": seconds["span_set"] / seconds["chain"],
     }
-
-
-def take_turns(contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of a call of each; a turn is as many calls as fit into TURN_SECONDS, at least one."""
-    calls = {}
-    for name, run in contestants.items():
-        run()
-        calls[name] = max(1, round(TURN_SECONDS / _seconds(run)))
-    turns: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
-        for name, run in contestants.items():
-            run()  # it would pay for the memory that the one before it gives back
-            turns[name].append(_seconds(run, calls[name]))
-    return {name: median(seconds) for name, seconds in turns.items()}
 
 
 def measure_epochs() -> dict[str, float]:
@@ -243,7 +224,7 @@ def measure_epochs() -> dict[str, float]:
         for _ in range(EPOCHS):
             for place, chosen in enumerate(epoch):
                 for name, step in steps.items():
-                    seconds[name][place].append(_seconds(lambda step=step, chosen=chosen: step(chosen)))  # type: ignore[misc]
+                    seconds[name][place].append(cpu_seconds(partial(step, chosen)))
     whole = {name: sum(median(step) for step in places) for name, places in seconds.items()}
     return {f"{name}_epoch_s": value for name, value in whole.items()} | {
         "distill_epoch_vs_supervised": whole["distill"] / whole["supervised"]
@@ -275,74 +256,11 @@ def _grad(theta: Tensor) -> Tensor:
     return theta.grad
 
 
-def _seconds(run: Callable[[], object], calls: int = 1) -> float:
-    """CPU seconds of a call."""
-    start = time.process_time()
-    for _ in range(calls):
-        run()
-    return (time.process_time() - start) / calls
-
-
-def conditions() -> dict[str, Any]:
-    """The machine and the date."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _cpu_model() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def merge(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
-    """Write measured figures into a JSON file; figures of other keys in it stay.
-
-    Returns:
-        All that the file holds now.
-
-    Raises:
-        ValueError: the file is there and is no JSON object.
-    """
-    known: dict[str, Any] = {}
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); delete it to have it written anew") from None
-        if not isinstance(known, dict):
-            raise ValueError(f"{path}: not a JSON object; delete it to have it written anew")
-    merged = known | measured
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
-    return merged
-
-
-def table(figures: dict[str, Any], required: dict[str, tuple[str, float]] = REQUIRED) -> str:
-    """The figures, a line each, with what is required of them."""
-    lines = []
-    for name, value in figures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if name in required:
-            word, bound = required[name]
-            met = {"at least": value >= bound, "under": value < bound, "at most": value <= bound}[word]
-            shown = f"{shown:<10} {word} {bound:g}: {'met' if met else 'MISSED'}"
-        lines.append(f"{name:<28} {shown}")
-    return "\n".join(lines)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.core", description="How fast the core of training is."
     )
-    parser.add_argument("--out", type=Path, default=Path("reports/bench.json"))
+    parser.add_argument("--out", type=Path, default=REPORT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -356,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{table(measured)}\n\nwritten: {options.out}")
+    print(f"{table(measured, REQUIRED)}\n\nwritten: {options.out}")
     return 0
 
 

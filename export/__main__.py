@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.model import Exported, export_model
+from tabulate import tabulate
+
+from export.model import WrittenBundle, export_model, tasks_of
 from export.parity import Parity, ParityError
 from export.quantisation import BOUND, MAIN_METRIC, QuantisationError
 from structural_kd.manifest import Manifest
@@ -55,26 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
     options = parser.parse_args(arguments)
-    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
-    if not tasks:
-        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
-        return 2
     exported = []
     try:
-        for task in tasks:
+        for task in tasks_of(options.run, options.task):
             role = "teacher" if options.teachers else "student"
             print(f"{task} {role}: exporting and comparing with torch", file=sys.stderr)
             name = task if options.precision == "fp32" else f"{task}-{options.precision}"
-            exported.append(
-                export_model(
-                    options.run,
-                    task,
-                    role,
-                    options.out / name,
-                    precision=options.precision,
-                    most_loss=options.most_loss,
-                )
+            target, precision = options.out / name, options.precision
+            written = export_model(
+                options.run, task, role, target, precision=precision, most_loss=options.most_loss
             )
+            exported.append(written)
     except (ParityError, QuantisationError) as error:
         print(f"not exported: {error}", file=sys.stderr)
         return 1
@@ -85,23 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def table(exported: Sequence[Exported]) -> str:
-    """What was written, one line a bundle."""
-    head = (
-        "bundle",
-        "task",
-        "model",
-        "precision",
-        "MB",
-        "parameters",
-        "fp32 and torch: random inputs",
-        "test sentences",
-        "score difference",
-    )
-    rows: list[tuple[str, ...]] = [head]
-    rows += [
-        (
-            str(one.path),
+def table(exported: Sequence[WrittenBundle]) -> str:
+    """The written bundles, one line each."""
+    headers = ["bundle", "task", "model", "precision", "MB", "parameters"]
+    headers += ["fp32 and torch: random inputs", "test sentences", "score difference"]
+    rows = [
+        [
+            one.path,
             one.manifest.task,
             f"{one.manifest.role}, {one.manifest.kind}",
             _precision(one.manifest),
@@ -110,13 +93,10 @@ def table(exported: Sequence[Exported]) -> str:
             _agreement(one.random_inputs),
             _agreement(one.test_sentences),
             f"{max(one.random_inputs.difference, one.test_sentences.difference):.1e}",
-        )
+        ]
         for one in exported
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
 
 
 def _precision(manifest: Manifest) -> str:

@@ -1,6 +1,6 @@
-"""What graphs are made of: weights as initialisers, small shapes and numbers, a linear layer, a loop.
+"""Parts of graphs: weights as initialisers, small shapes and numbers, a linear layer, a loop.
 
-A graph is built from weights, not traced: its axes stay dynamic, and what runs in it is what is written here.
+A graph is built from weights, not traced: its axes stay dynamic, and it has no other operators than these.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,10 +61,10 @@ def loop(
     A state may have another size after each step; outputs have the same at all of them.
 
     Args:
-        reads: what ``step`` reads beside its arguments and nothing outside of it does. Where it is not named
-            here, it is computed inside, anew at every step.
+        reads: tables that only ``step`` reads, beside its arguments. One that is not named here is computed
+            inside, anew at every step.
     """
-    # Whatever has a use outside is computed outside; this use leaves the count as it is.
+    # A table with a use outside is computed outside; this use leaves the count as it is.
     for read in reads:
         size = op.size(read)
         count = op.sub(op.add(count, size), size)

@@ -2,9 +2,9 @@
 
 Sentences are put in order of falling length, so that those which still have a token at a step are the first
 rows of every table: a step computes these rows and no others, as torch's packed sequences do. The input
-projection is not part of the loop: in the first layer it belongs to the words (`structural_kd.word_projection`), in the
-others it is one product for all tokens. What is left for a step is one product of the states a direction, and
-the gates.
+projection is not part of the loop: in the first layer it belongs to the words
+(`structural_kd.word_projection`), in the others it is one product for all tokens. A step computes one product
+of the states a direction, and the gates.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ DIRECTIONS = ("", "_reverse")
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a graph reads.
+class InputVars:
+    """The inputs of a graph.
 
     rows: [distinct, G] float32, projected words: G gates of both directions.
     words: [batch, tokens] int64, places in rows; anything valid beyond a sentence's end.
@@ -42,11 +42,11 @@ class Inputs:
         return feeds if self.encoded is None else feeds | {"encoded": self.encoded}
 
 
-def inputs(representation: Representation) -> Inputs:
+def input_vars(representation: Representation) -> InputVars:
     """The inputs of a model's graph."""
     gates = 8 * lstm_of(representation).hidden_size
     encoded = representation.encoded_size
-    return Inputs(
+    return InputVars(
         rows=argument(Tensor(np.float32, ("distinct", gates))),
         words=argument(Tensor(np.int64, ("batch", "tokens"))),
         lengths=argument(Tensor(np.int64, ("batch",))),
@@ -62,7 +62,7 @@ def lstm_of(representation: Representation) -> nn.LSTM:
 
 
 def word_projection(representation: Representation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `structural_kd.word_projection` does with a word's features: weight [D, G] and bias [G].
+    """The first layer's projection of a word's features: weight [D, G] and bias [G].
 
     Encoder features stand before a word's own, and are projected in the graph.
     """
@@ -75,7 +75,7 @@ class States:
     """The states [·, H] of each direction, in the order in which they were computed, and where they are.
 
     at: of each token [B, n], its places in both directions' states; anything valid on padding.
-    inside: [B, n], what is a token.
+    inside: [B, n], true on tokens.
     """
 
     forward: Var
@@ -107,14 +107,14 @@ def token_places(inside: Var) -> Var:
     return op.reshape(places, op.shape(inside))
 
 
-def bilstm(representation: Representation, given: Inputs, product: Product) -> States:
+def bilstm(representation: Representation, inputs: InputVars, product: Product) -> States:
     """The states of a model's BiLSTM of any number of layers."""
     lstm = lstm_of(representation)
-    order = _Order(given)
-    rows, words = given.rows, given.words
-    if given.encoded is not None:
+    order = _Order(inputs)
+    rows, words = inputs.rows, inputs.words
+    if inputs.encoded is not None:
         size = representation.encoded_size
-        rows, words = _with_encoder(lstm, size, given, order), order.place  # [T, G], [B, n]
+        rows, words = _with_encoder(lstm, size, inputs, order), order.place  # [T, G], [B, n]
     states = _layer(lstm, 0, rows, words, order, product)
     for layer in range(1, lstm.num_layers):
         weight, bias = _projection(lstm, layer)  # [G, 2H], [G]
@@ -126,8 +126,8 @@ def bilstm(representation: Representation, given: Inputs, product: Product) -> S
 class _Order:
     """Sentences by falling length, and how many of them have a token at each step."""
 
-    def __init__(self, given: Inputs) -> None:
-        lengths = given.lengths
+    def __init__(self, inputs: InputVars) -> None:
+        lengths = inputs.lengths
         count = op.shape(lengths)  # [1]
         self.lengths, self.sentences = op.top_k(lengths, count)  # [B] each
         _, rank = op.top_k(self.sentences, count, largest=0)  # [B]
@@ -140,7 +140,7 @@ class _Order:
         rest = op.sub(self.count, self.active)  # [S, 1]
         none = op.mul(rest, op.const(np.int64(0)))
         self.padding = op.concat([none, none, rest, none], axis=1)  # [S, 4] of rows, to all of the batch
-        token = positions(size_of(given.words, 1))  # [n]
+        token = positions(size_of(inputs.words, 1))  # [n]
         length = op.unsqueeze(lengths, axis(1))  # [B, 1]
         self.inside = op.less(token, length)  # [B, n]
         self.place = token_places(self.inside)  # [B, n]
@@ -164,14 +164,14 @@ class _Order:
         )
 
 
-def _with_encoder(lstm: nn.LSTM, size: int, given: Inputs, order: _Order) -> Var:
+def _with_encoder(lstm: nn.LSTM, size: int, inputs: InputVars, order: _Order) -> Var:
     """Projected words and projected encoder features of all tokens: [T, G]."""
-    assert given.encoded is not None
+    assert inputs.encoded is not None
     weight, _ = _projection(lstm, 0)  # [G, E + D]
     inside = op.reshape(order.inside, axis(-1))
-    encoded = op.compress(op.reshape(given.encoded, axis(-1, size)), inside, axis=0)  # [T, E]
-    words = op.compress(op.reshape(given.words, axis(-1)), inside)  # [T]
-    return op.add(op.gather(given.rows, words), linear(encoded, weight[:, :size]))
+    encoded = op.compress(op.reshape(inputs.encoded, axis(-1, size)), inside, axis=0)  # [T, E]
+    words = op.compress(op.reshape(inputs.words, axis(-1)), inside)  # [T]
+    return op.add(op.gather(inputs.rows, words), linear(encoded, weight[:, :size]))
 
 
 def _layer(lstm: nn.LSTM, layer: int, rows: Var, words: Var, order: _Order, product: Product) -> States:

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,16 +16,18 @@ from torch import nn
 
 import structural_kd
 from export.encoder_graph import encoder_graph
-from export.graphs import GRAPHS
 from export.lstm import word_projection
 from export.parity import Parity, on_random_inputs, on_sentences
-from export.products import PRODUCTS
+from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
+from export.products import PRODUCTS, Product
 from export.quantisation import BOUND, QuantisationError, check_loss, check_quantised, measure_loss
-from export.write import staged, write_graph, write_manifest
+from export.tagger_graph import crf_graph, softmax_graph
+from export.write import new_bundle, write_graph, write_manifest
 from structural_kd.manifest import (
     ENCODER,
     FORMAT_VERSION,
     MODEL,
+    RELATIONS,
     TOKENIZER,
     WORDS,
     CorpusName,
@@ -42,27 +45,47 @@ from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
 from train.splits import read_word_types
 
+GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
+    "crf": {MODEL: crf_graph},
+    "softmax": {MODEL: softmax_graph},
+    "biaffine": {MODEL: biaffine_graph, RELATIONS: relations_graph},
+    "labeller": {MODEL: labeller_graph},
+}
+"""The graphs of each kind of model, by the file they go to."""
+
 TABLE_BYTES = 64 * 2**20
-"""Most bytes of the table of projected words, the most frequent first; the others are projected when met."""
+"""Most bytes of the table of projected words, the most frequent first; others are projected at first use."""
 
 RANDOM_INPUTS = 1000
 TEST_SENTENCES = 5000
 TEST_SENTENCES_ENCODED = 200
-"""Most sentences of the test split that are compared with torch, spread over it; of a model with an encoder
-fewer, since that runs twice for each."""
+"""Most sentences of the test split that are compared with torch; fewer for a model with an encoder, which
+runs twice for each."""
 
 PACKAGES = ("torch", "transformers", "onnx", "spox", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A bundle that was written: where, what, its bytes on disk, and how it compares with torch."""
+class WrittenBundle:
+    """A bundle: where, its bytes on disk, and how it compares with torch."""
 
     path: Path
     manifest: Manifest
     size: int
     random_inputs: Parity
     test_sentences: Parity
+
+
+def tasks_of(run: Path, only: str | None) -> list[str]:
+    """The tasks of a run, or one of them.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    tasks = [only] if only else [task for task in ("ner", "parse") if (run / task).is_dir()]
+    if not tasks:
+        raise FileNotFoundError(f"{run}: no task in it; train first: python -m train RECIPE")
+    return tasks
 
 
 def model_folder(run: Path, task: str, role: str) -> Path:
@@ -73,15 +96,15 @@ def model_folder(run: Path, task: str, role: str) -> Path:
     """
     if role == "teacher":
         folder = run / task / "teacher"
+        if (run / task / "teacher.json").is_file() and not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no such folder; this run's teacher is no network of its own, and has no graph"
+            )
     else:
         served = run / task / "served.json"
         if not served.is_file():
             raise FileNotFoundError(f"{served}: no such file; python -m train writes it at its end")
         folder = run / task / json.loads(served.read_text())["student"]
-    if role == "teacher" and (run / task / "teacher.json").is_file() and not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder; this run's teacher is not one network of its own, and has no graph"
-        )
     if not (folder / "model.json").is_file():
         raise FileNotFoundError(f"{folder / 'model.json'}: no such file; train the {role} first")
     return folder
@@ -95,11 +118,11 @@ def export_model(
     *,
     precision: Precision = "fp32",
     most_loss: float = BOUND,
-) -> Exported:
-    """Writes the bundle of a run's teacher or served student to ``target``.
+) -> WrittenBundle:
+    """Write the bundle of a run's teacher or served student to ``target``.
 
     The fp32 graph is compared with torch in any case. An int8 bundle is compared with the fp32 one on the
-    corpus of the run, and its manifest says what int8 costs.
+    corpus of the run, and its manifest has the loss.
 
     Args:
         most_loss: points of F1 or LAS that int8 may cost on any split.
@@ -144,8 +167,8 @@ def export_model(
             quantisation=quantisation,
         )
 
-    with staged(target) as place, TemporaryDirectory(dir=place.parent) as beside:
-        exact = place if precision == "fp32" else Path(beside)
+    with new_bundle(target) as place, TemporaryDirectory() as temporary:
+        exact = place if precision == "fp32" else Path(temporary)
         manifest = write(exact, "fp32")
         predictor = structural_kd.load(exact)
         random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
@@ -161,7 +184,7 @@ def export_model(
                 place, replace(manifest, quantisation=Quantisation(loss, most_loss), files={})
             )
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    return Exported(target, manifest, size, random_inputs, test_sentences)
+    return WrittenBundle(target, manifest, size, random_inputs, test_sentences)
 
 
 def write_bundle(
@@ -180,11 +203,11 @@ def write_bundle(
     quantisation: Quantisation | None = None,
     graph_of_encoder: Callable[[Any, Sequence[int]], onnx.ModelProto] = encoder_graph,
 ) -> Manifest:
-    """Writes all files of a bundle into an empty folder, without comparing it with torch.
+    """Write all files of a bundle into an empty folder, without comparing it with torch.
 
     Args:
         encoder: the one that the card names, with its trained weights if it was fine-tuned.
-        about: what ``model.json`` says beside the card: objective, seed, scores, corpus.
+        about: the fields of ``model.json`` beside the card: objective, seed, scores, corpus.
     """
     for file, graph in GRAPHS[card.kind].items():
         write_graph(place / file, graph(model, PRODUCTS[precision]))
@@ -237,7 +260,7 @@ def write_bundle(
             teacher=teacher,
             seed=about.get("seed"),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=_versions(),
+            versions={"python": platform.python_version(), **_versions()},
         ),
         files={},
     )
@@ -245,7 +268,7 @@ def write_bundle(
 
 
 def _teacher_of(run: Path, task: str, role: str) -> str | None:
-    """What taught a student, in words: the kind of the run's teacher and its encoder."""
+    """A student's teacher in words: its kind and its encoder."""
     if role == "teacher" or not (run / task / "teacher" / "model.json").is_file():
         return None
     card, _ = read_card(run / task / "teacher")
@@ -253,12 +276,10 @@ def _teacher_of(run: Path, task: str, role: str) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -115,7 +115,7 @@ def paper_encoder_graph(
     forward = _read(strung, total, encoder.forward_embedding, encoder.forward_model, "forward", last)
     backward = _read(strung, total, encoder.backward_embedding, encoder.backward_model, "reverse", first)
     graph = spox.build({"ids": ids, "mask": mask}, {"hidden": op.concat([hidden, forward, backward], axis=2)})
-    # The width is what a bundle is checked by.
+    # A bundle's check reads the width.
     graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = shape.features
     return graph
 

@@ -4,26 +4,24 @@ Wang et al. 2021 compare their students with a teacher of 233.40 M parameters: M
 Flair language models, fastText vectors and characters under a BiLSTM. This one has that shape, and answers
 over HTTP as any other bundle. It has learnt nothing: it is exact for speed and size, and has no accuracy.
 
-What is left of 233.40 M after M-BERT (177.3), the language models (35.3) and the BiLSTM with its scores
-(about 11.2) goes to fastText's table of words and subwords.
+M-BERT takes 177.3 M of the parameters, the language models 35.3 M, and the BiLSTM with its scores about
+11.2 M; fastText's table of words and subwords gets the rest.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import structural_kd
-from export.model import write_bundle
+from export.model import tasks_of, write_bundle
 from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
-from export.write import staged
+from export.write import new_bundle
 from structural_kd.manifest import TOKENIZER, Manifest
 from structural_kd.words import SubwordVectors
 from train.models.card import EncoderUse, ModelCard, build_model, read_card
@@ -36,6 +34,7 @@ TRAINED_PIECES = 10_000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NAME = "paper-shape"
 RANDOM = "random weights"
+SEED = 1
 
 EXAMPLES = """\
 examples:
@@ -82,19 +81,16 @@ def pieces_a_word(tokenizer: Tokenizer, sentences: Iterable[str]) -> float:
     return sum(map(len, tokenizer.encode_batch(words, add_special_tokens=False))) / max(len(words), 1)
 
 
-def write_paper_shape(
-    run: Path, task: str, target: Path, *, shape: Shape | None = None, seed: int = 1
-) -> Manifest:
-    """Writes the bundle; labels, words and language are those of the run's own teacher.
+def write_paper_shape(run: Path, task: str, target: Path, shape: Shape) -> Manifest:
+    """Write the bundle; labels, words and language are those of the run's own teacher.
 
     Raises:
         FileNotFoundError: the run has no teacher of this task.
         ValueError: the shape's parts have more parameters than the whole.
     """
-    shape = shape or Shape()
-    taught = read_card(run / task / "teacher")[0]
+    own, _ = read_card(run / task / "teacher")
     card = replace(
-        taught,
+        own,
         kind="crf" if task == "ner" else "biaffine",
         role="teacher",
         encoder=EncoderUse("M-BERT and Flair, random weights", LAYERS, shape.features, False),
@@ -102,13 +98,13 @@ def write_paper_shape(
         hidden_size=shape.bilstm,
         layers=1,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     network = PaperEncoder(shape).eval()
     tokenizer = paper_tokenizer(_test_sentences(run), shape)
     words = read_word_types(run / "words")
-    vectors, types = _word_vectors(words, card, network, shape, seed)
+    vectors, types = _word_vectors(words, card, network, shape)
     model = build_model(card, types).eval()
-    with staged(target) as place:
+    with new_bundle(target) as place:
         manifest = write_bundle(
             place,
             model,
@@ -116,10 +112,10 @@ def write_paper_shape(
             vectors,
             types.words,
             Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions, RANDOM),  # type: ignore[arg-type]
-            {"objective": RANDOM, "seed": seed},
+            {"objective": RANDOM, "seed": SEED},
             name=f"{NAME}-{task}",
             recipe=RANDOM,
-            graph_of_encoder=partial(_graph, tokenizer=tokenizer, shape=shape),
+            graph_of_encoder=lambda encoder, layers: paper_encoder_graph(encoder, layers, tokenizer, shape),
         )
         structural_kd.load(place)
     return manifest
@@ -129,17 +125,11 @@ def _test_sentences(run: Path) -> list[str]:
     return (run / "test.txt").read_text(encoding="utf-8").splitlines()
 
 
-def _graph(
-    network: PaperEncoder, layers: Sequence[int], *, tokenizer: Tokenizer, shape: Shape
-) -> onnx.ModelProto:
-    return paper_encoder_graph(network, layers, tokenizer, shape)
-
-
 def _word_vectors(
-    words: WordTypes, card: ModelCard, network: PaperEncoder, shape: Shape, seed: int
+    words: WordTypes, card: ModelCard, network: PaperEncoder, shape: Shape
 ) -> tuple[SubwordVectors, WordTypes]:
     """fastText's table: a vector for each word of the run, and as many subwords as fill up the size."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
 
     def rows(count: int) -> np.ndarray:
         return generator.standard_normal((count, shape.vector_dim), dtype=np.float32) / 10
@@ -173,16 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("bundles", NAME), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument("--task", choices=("ner", "parse"), help="default: every task of the run")
-    parser.add_argument("--seed", type=int, default=1, help="of the weights; default: %(default)s")
     options = parser.parse_args(arguments)
-    tasks = [options.task] if options.task else [t for t in ("ner", "parse") if (options.run / t).is_dir()]
-    if not tasks:
-        print(f"{options.run}: no task in it; train first: python -m train RECIPE", file=sys.stderr)
-        return 2
     try:
-        for task in tasks:
+        for task in tasks_of(options.run, options.task):
             print(f"{task}: writing {options.out / task} (random weights, no accuracy)", file=sys.stderr)
-            manifest = write_paper_shape(options.run, task, options.out / task, seed=options.seed)
+            manifest = write_paper_shape(options.run, task, options.out / task, Shape())
             tokenizer = Tokenizer.from_file(str(options.out / task / TOKENIZER))
             cut = pieces_a_word(tokenizer, _test_sentences(options.run))
             print(

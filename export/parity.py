@@ -1,4 +1,4 @@
-"""Parity: what a bundle answers against what the torch model answers, on the same inputs.
+"""Parity: a bundle's answers against those of the torch model, on the same inputs.
 
 A decision may differ only where torch itself finds the two equally good, up to the tolerance; such ties are
 counted, and too many of them are refused as well.
@@ -45,8 +45,8 @@ class Parity:
     ties: int = 0
     difference: float = 0.0
 
-    def note(self, *differences: float) -> None:
-        # NaN is no number to be at most the tolerance, so it has to survive here.
+    def add(self, *differences: float) -> None:
+        # A NaN has to survive here: it is not at most the tolerance.
         self.difference = float(np.max(np.abs([self.difference, *differences])))
 
     def check(self, what: str) -> None:
@@ -58,7 +58,7 @@ class Parity:
 
 
 def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, seed: int = 0) -> Parity:
-    """Compares on standard normal features of sentences of 1 to 60 tokens.
+    """Compare on standard normal features of sentences of 1 to 60 tokens.
 
     Raises:
         ParityError: the bundle's answer is another, or a score differs by more than the tolerance.
@@ -67,7 +67,7 @@ def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, see
     context = model.representation.context
     encoded_size = model.representation.encoded_size
     parity = Parity()
-    with _reading_features(model):
+    with context_alone(model):
         for first in range(0, count, BATCH):
             lengths = rng.integers(1, LONGEST + 1, min(BATCH, count - first))  # [B]
             shape = (len(lengths), int(lengths.max()))
@@ -97,7 +97,7 @@ def on_sentences(
     types: WordTypes,
     encoder: Encoder | None = None,
 ) -> Parity:
-    """Compares from words to answers, through word table, encoder and all; the words are among ``types``.
+    """Compare from words to answers, through word table and encoder; the words are among ``types``.
 
     Raises:
         ParityError: as `on_random_inputs`.
@@ -147,7 +147,7 @@ def _compare_tags(
         chain = LinearChain(log_probs, c.transitions, c.start, c.end, distribution.lengths)
         tokens = log_probs.exp()
         pairs = tokens[:, :-1, :, None] * tokens[:, 1:, None]
-    loss = chain.score(labels) - chain.score(found)  # [B] what the bundle's decision is worse by
+    loss = chain.score(labels) - chain.score(found)  # [B] by how much the bundle's decision is worse
     spans = SpanReader(model.labels).spans(labels.numpy(), chain.lengths.numpy())
     expected: list[list[tuple[int, int, float]]] = [[] for _ in results]
     for sentence, start, end in zip(spans.sentence, spans.start, spans.end, strict=True):
@@ -164,7 +164,7 @@ def _compare_tags(
         for entity, (start, end, score) in zip(result.entities, expected[i], strict=True):
             if (entity.start, entity.end) != (start, end):
                 raise ParityError(f"an entity at {entity.start}..{entity.end} instead of {start}..{end}")
-            parity.note(entity.score - score)
+            parity.add(entity.score - score)
 
 
 def _compare_trees(
@@ -191,7 +191,7 @@ def _compare_trees(
         if not np.array_equal(found, relations):
             _count_tie(float((of_arc[words, relations] - of_arc[words, found]).max()), "relations", parity)
             continue
-        parity.note(*(np.array(result.scores) - np.exp(of_arc[words, relations])))
+        parity.add(*(np.array(result.scores) - np.exp(of_arc[words, relations])))
 
 
 def _count_tie(loss: float, what: str, parity: Parity) -> None:
@@ -201,17 +201,19 @@ def _count_tie(loss: float, what: str, parity: Parity) -> None:
 
 
 @contextmanager
-def _reading_features(model: Any) -> Iterator[None]:
+def context_alone(model: Any) -> Iterator[None]:
     """Makes a model read its word features from ``batch.encoded``, in place of computing them."""
     representation = model.representation
-    model.representation = _GivenFeatures(representation.context)
+    model.representation = _Context(representation.context)
     try:
         yield
     finally:
         model.representation = representation
 
 
-class _GivenFeatures(nn.Module):
+class _Context(nn.Module):
+    """The contexts of the features [B, n, E + D] in the batch."""
+
     def __init__(self, context: nn.Module) -> None:
         super().__init__()
         self.context = context

@@ -1,4 +1,4 @@
-"""Parsers as ONNX graphs: the greedy heads and relations, and what repairs those that are no tree."""
+"""Parsers as ONNX graphs: greedy heads and relations, and the scores to repair those that are no tree."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ from spox import Tensor, Var, argument, build
 from torch import nn
 
 from export.layers import axis, constant, linear, positions, size_of, weights
-from export.lstm import Inputs, bilstm, inputs, token_places
+from export.lstm import InputVars, bilstm, input_vars, token_places
 from export.products import Product
 from train.models.parsers import BiaffineParser, SequenceLabellingParser
 from train.structs import FORBIDDEN
@@ -19,14 +19,14 @@ SLOPE = 0.1
 def biaffine_graph(model: BiaffineParser, product: Product) -> onnx.ModelProto:
     """Words to each token's most probable head and that arc's most probable relation.
 
-    Inputs: see `export.lstm.Inputs`. Outputs, 0 on padding: ``heads`` and ``relations`` [batch, tokens]
+    Inputs: see `export.lstm.InputVars`. Outputs, 0 on padding: ``heads`` and ``relations`` [batch, tokens]
     int64, and ``log_probs`` [batch, tokens], log P(head) + log P(relation | head). For sentences whose heads
     are no tree: ``arc_log_probs`` [batch, tokens, tokens+1], and for `relations_graph` the rows of all
     tokens, sentence by sentence without padding, ``dependents`` [T, K] and ``governors`` [T+1, K], the
     root's last.
     """
-    given = inputs(model.representation)
-    states = bilstm(model.representation, given, product)
+    inputs = input_vars(model.representation)
+    states = bilstm(model.representation, inputs, product)
     layers = (model.arc_dependent, model.arc_head, model.relation_dependent, model.relation_head)
     projected = product(
         states.tokens(),
@@ -48,7 +48,7 @@ def biaffine_graph(model: BiaffineParser, product: Product) -> onnx.ModelProto:
     )  # [B, n, n+1]
     bias = op.squeeze(linear(arc_heads, weights(model.arc_bias.weight)), axis(1))  # [T+1]
     arcs = op.add(arcs, op.unsqueeze(op.gather(bias, places), axis(1)))
-    arcs = op.where(_allowed(given), arcs, op.const(np.float32(FORBIDDEN)))
+    arcs = op.where(_allowed(inputs), arcs, op.const(np.float32(FORBIDDEN)))
     arc_log_probs = op.log_softmax(arcs, axis=-1)  # [B, n, n+1]
     heads = op.arg_max(arcs, axis=-1)  # [B, n, 1]
     head_log_probs = op.squeeze(op.gather_elements(arc_log_probs, heads, axis=2), axis(2))  # [B, n]
@@ -58,7 +58,7 @@ def biaffine_graph(model: BiaffineParser, product: Product) -> onnx.ModelProto:
     )  # [T] the heads' places
     relations, relation_log_probs = _relations(model, dependents, op.gather(governors, chosen))  # [T] each
     return _outputs(
-        given,
+        inputs,
         states.inside,
         heads=heads,
         relations=op.gather(relations, place),
@@ -93,8 +93,8 @@ def labeller_graph(model: SequenceLabellingParser, product: Product) -> onnx.Mod
     there is ``label_log_probs`` [T, labels] of all tokens, sentence by sentence without padding, FORBIDDEN
     for labels that point out of it.
     """
-    given = inputs(model.representation)
-    states = bilstm(model.representation, given, product)
+    inputs = input_vars(model.representation)
+    states = bilstm(model.representation, inputs, product)
     scores = product(
         states.tokens(), weights(model.label_scores.weight), constant(weights(model.label_scores.bias))
     )  # [T, K]
@@ -102,13 +102,13 @@ def labeller_graph(model: SequenceLabellingParser, product: Product) -> onnx.Mod
     root = constant(model.offsets.cpu().numpy() == 0)
     inside = op.reshape(states.inside, axis(-1))  # [B · n]
     one = op.const(np.int64(1))
-    shape = op.shape(given.words)
-    token = op.add(positions(size_of(given.words, 1)), one)  # [n], from 1
+    shape = op.shape(inputs.words)
+    token = op.add(positions(size_of(inputs.words, 1)), one)  # [n], from 1
     dependent = op.unsqueeze(
         op.compress(op.reshape(op.expand(token, shape), axis(-1)), inside), axis(1)
     )  # [T, 1]
     length = op.unsqueeze(
-        op.compress(op.reshape(op.expand(op.unsqueeze(given.lengths, axis(1)), shape), axis(-1)), inside),
+        op.compress(op.reshape(op.expand(op.unsqueeze(inputs.lengths, axis(1)), shape), axis(-1)), inside),
         axis(1),
     )  # [T, 1]
     pointed = op.add(dependent, offsets)  # [T, K]
@@ -124,7 +124,7 @@ def labeller_graph(model: SequenceLabellingParser, product: Product) -> onnx.Mod
     )
     place = token_places(states.inside)  # [B, n]
     return _outputs(
-        given,
+        inputs,
         states.inside,
         heads=op.gather(heads, place),
         relations=op.gather(op.gather(constant(model.kinds.cpu().numpy()), label), place),
@@ -157,19 +157,19 @@ def _relations(model: BiaffineParser, dependents: Var, governors: Var) -> tuple[
     return op.arg_max(scores, axis=-1, keepdims=0), op.reduce_max(log_probs, axis(-1), keepdims=0)
 
 
-def _allowed(given: Inputs) -> Var:
+def _allowed(inputs: InputVars) -> Var:
     """Heads within the sentence other than the token itself: [B, n, n+1]; see `train.structs.heads`."""
     one = op.const(np.int64(1))
-    tokens = size_of(given.words, 1)
+    tokens = size_of(inputs.words, 1)
     head = positions(op.add(tokens, one))  # [n+1]
     dependent = op.unsqueeze(op.add(positions(tokens), one), axis(1))  # [n, 1]
-    inside = op.less_or_equal(head, op.unsqueeze(given.lengths, axis(1)))  # [B, n+1]
+    inside = op.less_or_equal(head, op.unsqueeze(inputs.lengths, axis(1)))  # [B, n+1]
     other = op.not_(op.equal(head, dependent))  # [n, n+1]
     return op.and_(op.unsqueeze(inside, axis(1)), other)
 
 
 def _outputs(
-    given: Inputs, inside: Var, *, heads: Var, relations: Var, log_probs: Var, **repair: Var
+    inputs: InputVars, inside: Var, *, heads: Var, relations: Var, log_probs: Var, **repair: Var
 ) -> onnx.ModelProto:
     none = op.const(np.int64(0))
     outputs = {
@@ -177,4 +177,4 @@ def _outputs(
         "relations": op.where(inside, relations, none),
         "log_probs": op.where(inside, log_probs, op.const(np.float32(0))),
     }
-    return build(given.named(), outputs | repair)
+    return build(inputs.named(), outputs | repair)

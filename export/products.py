@@ -1,8 +1,8 @@
 """Products of BiLSTM states with weights, in each precision that a graph can have.
 
 States lie within (−1, 1): they are an output gate times a hyperbolic tangent. So int8 needs no statistics of
-the data and none of the batch: one fixed scale quantises every state, and what a sentence gets does not
-depend on what else is in its batch, as it would with dynamic quantisation.
+the data and none of the batch: one fixed scale quantises every state, and a sentence's states do not depend
+on its batch, as they would with dynamic quantisation.
 """
 
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""int8: that a graph really has it, and what it costs on a corpus."""
+"""int8: the check that a graph really has it, and its loss on a corpus."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from train.recipe import load_recipe
 from train.splits import load_material
 
 BOUND = 0.5
-"""Points of F1 or LAS that int8 may cost where the user sets no other bound."""
+"""Points of F1 or LAS that int8 may cost unless the user sets another bound."""
 
 SPLITS = ("dev", "test")
 
@@ -23,7 +23,7 @@ class QuantisationError(RuntimeError):
 
 
 def check_quantised(graph: onnx.ModelProto, layers: int) -> None:
-    """Makes sure that every LSTM of a graph multiplies its states in int8, in both directions.
+    """Make sure that every LSTM of a graph multiplies its states in int8, in both directions.
 
     Raises:
         QuantisationError: a loop with gates has a product of floats, or another number of products than two.
@@ -48,7 +48,7 @@ def _loops(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def measure_loss(run: Path, task: str, exact: Predictor, quantised: Predictor) -> dict[str, dict[str, float]]:
-    """What int8 costs on the gold of a run's corpus: points of each split and metric that fp32 has more.
+    """The loss of int8 on the gold of a run's corpus: points of each split and metric that fp32 has more.
 
     Raises:
         QuantisationError: the corpus cannot be read any more, or has no gold.
@@ -75,7 +75,7 @@ def measure_loss(run: Path, task: str, exact: Predictor, quantised: Predictor) -
 
 
 def check_loss(loss: dict[str, dict[str, float]], task: str, bound: float) -> None:
-    """Compares the main metric's loss on every split with the bound.
+    """Compare the main metric's loss on every split with the bound.
 
     Raises:
         QuantisationError: it is larger.

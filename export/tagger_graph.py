@@ -10,10 +10,10 @@ import onnx
 import spox.opset.ai.onnx.v21 as op
 from numpy.typing import NDArray
 from spox import Var, build
-from torch import nn
+from torch import Tensor, nn
 
 from export.layers import axis, constant, loop, positions, reversed_rows, size_of, weights
-from export.lstm import Inputs, bilstm, inputs
+from export.lstm import InputVars, bilstm, input_vars
 from export.products import Product
 from train.models.taggers import CRFTagger, SoftmaxTagger
 
@@ -24,7 +24,7 @@ LEAST_MOVE = 1e-200
 """The least exponential of a transition, −460 nats: products with it stay far from denormal numbers."""
 
 LEAST = 1e-300
-"""What a logarithm is taken of at least."""
+"""The least argument of a logarithm."""
 
 END = np.iinfo(np.int64).max
 
@@ -35,18 +35,16 @@ TINY = 1e-290
 def crf_graph(model: CRFTagger, product: Product) -> onnx.ModelProto:
     """Words to the labels of the best sequence under the CRF and that decision's posterior.
 
-    Inputs: see `export.lstm.Inputs`. Outputs, 0 on padding:
+    Inputs: see `export.lstm.InputVars`. Outputs, 0 on padding:
     ``labels`` [batch, tokens] int64, ``token_log_probs`` log P(y_i | x) and ``pair_log_probs``
     log P(y_{i−1}, y_i | x) of the labels chosen, [batch, tokens] float32 (the first pair is 0).
     The posterior is computed by the scaled forward and backward recursions (Rabiner 1989) in float64.
     """
-    given = inputs(model.representation)
-    emissions, inside = _emissions(model, given, product)  # [n, B, L+1], [n, B]
+    inputs = input_vars(model.representation)
+    emissions, inside = _emissions(model, inputs, product)  # [n, B, L+1], [n, B]
     c = model.constraints
-    transitions = _with_boundary(
-        weights(model.transitions + c.transitions), weights(model.start + c.start), weights(model.end + c.end)
-    )
-    return _outputs(given, inside, *_decode(emissions, transitions))
+    transitions = _with_boundary(model.transitions + c.transitions, model.start + c.start, model.end + c.end)
+    return _outputs(inputs, inside, *_decode(emissions, transitions))
 
 
 def softmax_graph(model: SoftmaxTagger, product: Product) -> onnx.ModelProto:
@@ -54,35 +52,34 @@ def softmax_graph(model: SoftmaxTagger, product: Product) -> onnx.ModelProto:
 
     Its posteriors are the softmaxes' own, so that a pair's is the product of its tokens'.
     """
-    given = inputs(model.representation)
-    emissions, inside = _emissions(model, given, product, normalised=True)  # [n, B, L+1], [n, B]
+    inputs = input_vars(model.representation)
+    emissions, inside = _emissions(model, inputs, product, normalised=True)  # [n, B, L+1], [n, B]
     c = model.constraints
-    transitions = _with_boundary(weights(c.transitions), weights(c.start), weights(c.end))
+    transitions = _with_boundary(c.transitions, c.start, c.end)
     labels = _viterbi(emissions, transitions)  # [n, B]
     tokens = _chosen(emissions, labels)  # [n, B]
-    return _outputs(given, inside, labels, tokens, op.add(tokens, _previous(tokens, 0.0)))
+    return _outputs(inputs, inside, labels, tokens, op.add(tokens, _previous(tokens, 0.0)))
 
 
 def emissions_graph(model: CRFTagger, product: Product) -> onnx.ModelProto:
-    """`crf_graph` without its decoding, to measure what that takes: ``emissions`` [tokens, batch, L+1]."""
-    given = inputs(model.representation)
-    emissions, _ = _emissions(model, given, product)
-    return build(given.named(), {"emissions": emissions})
+    """`crf_graph` without its decoding, to time it: ``emissions`` [tokens, batch, L+1]."""
+    inputs = input_vars(model.representation)
+    emissions, _ = _emissions(model, inputs, product)
+    return build(inputs.named(), {"emissions": emissions})
 
 
-def _with_boundary(
-    transitions: NDArray[np.float32], start: NDArray[np.float32], end: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _with_boundary(transitions: Tensor, start: Tensor, end: Tensor) -> NDArray[np.float32]:
     """Transitions [L, L], start [L] and end [L] as one table [L+1, L+1], the boundary last."""
-    boundary = np.zeros(1, np.float32)
-    return np.vstack([np.column_stack([transitions, end]), np.concatenate([start, boundary])])
+    table = np.zeros((len(start) + 1, len(start) + 1), np.float32)
+    table[:-1, :-1], table[-1, :-1], table[:-1, -1] = map(weights, (transitions, start, end))
+    return table
 
 
 def _emissions(
-    model: CRFTagger | SoftmaxTagger, given: Inputs, product: Product, *, normalised: bool = False
+    model: CRFTagger | SoftmaxTagger, inputs: InputVars, product: Product, *, normalised: bool = False
 ) -> tuple[Var, Var]:
     """Emissions with the boundary's [n, B, L+1], and which positions are tokens [n, B]."""
-    states = bilstm(model.representation, given, product)
+    states = bilstm(model.representation, inputs, product)
     layer: nn.Linear = model.emissions
     weight, bias = weights(layer.weight), weights(layer.bias)
     # The boundary's scores are one more row of the layer.
@@ -99,7 +96,7 @@ def _decode(emissions: Var, transitions: NDArray[np.float32]) -> tuple[Var, Var,
     """The best labels [n, B] and log P(y_i) and log P(y_{i−1}, y_i) of them, [n, B] each.
 
     One loop computes the best scores of Viterbi's recursion and the forward and the backward messages of the
-    sum: a step costs more for being one than for what it computes.
+    sum: a step's overhead is larger than its arithmetic.
     """
     size = len(transitions)
     shifted = op.sub(emissions, op.reduce_max(emissions, axis(2)))  # [n, B, L+1]
@@ -179,7 +176,7 @@ def _backtrace(best: Var, transitions: NDArray[np.float32]) -> Var:
 def _log_probs(
     shifted: Var, weight: Var, transitions: NDArray[np.float32], labels: Var, ahead: Var, behind: Var
 ) -> tuple[Var, Var]:
-    """log P(y_i) and log P(y_{i−1}, y_i) of the labels given, from the messages into each position.
+    """log P(y_i) and log P(y_{i−1}, y_i) of given labels, from the messages into each position.
 
     Args:
         shifted: emissions less the best one of each position, and ``weight`` their exponentials: [n, B, L+1].
@@ -226,17 +223,14 @@ def _previous(x: Var, first: float) -> Var:
     return op.slice(before, axis(0), axis(-1), axis(0))
 
 
-def _outputs(given: Inputs, inside: Var, labels: Var, tokens: Var, pairs: Var) -> onnx.ModelProto:
+def _outputs(inputs: InputVars, inside: Var, labels: Var, tokens: Var, pairs: Var) -> onnx.ModelProto:
     """The graph, with batch first and zeros on padding; the first pair has no token before it."""
     zero = op.const(np.float32(0))
-    first = op.equal(positions(size_of(given.words, 1)), op.const(np.int64(0)))  # [n]
+    first = op.equal(positions(size_of(inputs.words, 1)), op.const(np.int64(0)))  # [n]
     within = op.and_(inside, op.unsqueeze(op.not_(first), axis(1)))  # [n, B]
     outputs = {
         "labels": op.where(inside, labels, op.const(np.int64(0))),
         "token_log_probs": op.where(inside, tokens, zero),
         "pair_log_probs": op.where(within, pairs, zero),
     }
-    return build(
-        given.named(),
-        {name: op.transpose(value, perm=[1, 0]) for name, value in outputs.items()},
-    )
+    return build(inputs.named(), {name: op.transpose(value, perm=[1, 0]) for name, value in outputs.items()})

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import onnx
 
-from structural_kd.files import write_whole
+from structural_kd.files import whole, write_whole
 from structural_kd.manifest import MANIFEST, Manifest, describe_file
 
 LARGEST_GRAPH = 2**31 - 1
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def new_bundle(target: Path) -> Iterator[Path]:
     """A new folder that takes ``target``'s place when the block ends, and is removed if the block raises.
 
-    A bundle that is there already is replaced: two renames, so that no half-written bundle can be seen.
+    A bundle that is there already is replaced: two renames, so that no half-written bundle can be seen. The
+    folders beside ``target`` are hidden ones, which servers leave out.
 
     Raises:
         ValueError: ``target`` exists and is neither a bundle nor empty.
@@ -30,28 +31,21 @@ def staged(target: Path) -> Iterator[Path]:
         raise ValueError(
             f"{target}: holds files but no {MANIFEST}: no bundle to replace; choose another --out"
         )
-    # One folder down, where a server that looks for bundles beside ``target`` does not find it.
-    workshop = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(workshop, ignore_errors=True)
-    place, old = workshop / "new", workshop / "old"
-    place.mkdir(parents=True)
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
-        yield place
-        if target.exists():
-            os.rename(target, old)
-        try:
-            os.rename(place, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
+        with whole(target) as place:
+            place.mkdir()
+            yield place
+            if target.exists():
+                os.rename(target, old)
     finally:
-        if target.exists() or not old.exists():
-            shutil.rmtree(workshop, ignore_errors=True)
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_graph(path: Path, graph: onnx.ModelProto) -> None:
-    """Writes a graph that passes ONNX's own checker."""
+    """Write a graph that passes ONNX's own checker."""
     if graph.ByteSize() > LARGEST_GRAPH:
         raise ValueError(f"{path.name}: {graph.ByteSize():,} bytes; one ONNX file holds {LARGEST_GRAPH:,}")
     onnx.checker.check_model(graph, full_check=True)
@@ -59,7 +53,7 @@ def write_graph(path: Path, graph: onnx.ModelProto) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Lists all files of the folder in the manifest, and writes it."""
+    """List all files of the folder in the manifest, and write it."""
     files = {
         path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))

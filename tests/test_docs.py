@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from benchmarks.studies.check import check_cells
-from benchmarks.studies.plan import load_study, runs_of
+from benchmarks.studies.plan import load_study
+from benchmarks.studies.runs import runs_of
 from train.distill.projection import project
 from train.recipe import load_recipe
 from train.structs import HeadSelection, LabelledHeads, SpanSet

@@ -1,6 +1,5 @@
-"""The whole comparison: train what is not trained yet, open all, score and time them, write the report."""
+"""The whole comparison: train the systems that are missing, score and time all, write the report."""
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,17 +19,16 @@ from train.recipe import RecipeError, load_recipe
 PACKAGES = ("onnxruntime", "spacy", "ufal.udpipe", "python-crfsuite", "torch", "numpy")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Does what the options of the command ask for; the exit status."""
+def run(
+    systems: Sequence[str], corpus_name: str, run: Path, out: Path, *, rounds: int, only_train: bool
+) -> int:
+    """Train systems and, unless ``only_train``, compare them; the exit status of the command."""
     try:
-        corpus = load_corpus(options.corpus)
+        corpus = load_corpus(corpus_name)
         require_gold(corpus)
-        training = {
-            name: trained(name, corpus, options.corpus, options.run, _say)
-            for name in (options.train or options.systems)
-        }
-        if not options.train:
-            written(compared(options, corpus, training), options.out)
+        training = {name: trained(name, corpus, corpus_name, run) for name in systems}
+        if not only_train:
+            write(compare(systems, corpus, run, training, rounds), out)
     except (CorpusError, TrainingError, RecipeError, OSError, RuntimeError, ValueError) as error:
         print(f"peers: {error}", file=sys.stderr)
         return 1
@@ -40,25 +38,31 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def compared(
-    options: argparse.Namespace, corpus: Corpus, training: Mapping[str, Mapping[str, Any]]
+def compare(
+    names: Sequence[str],
+    corpus: Corpus,
+    run: Path,
+    training: Mapping[str, Mapping[str, Any]],
+    rounds: int,
 ) -> report.Comparison:
     """Accuracy and speed of all systems."""
-    students = told_students(options.run / "ours") if "ours" in options.systems else None
-    systems = opened(options.systems, options.run, corpus)
+    systems = load(names, run, corpus)
     texts = [sentence.words for sentence in corpus.test]
     points = {}
     for name, system in systems.items():
-        _say(f"accuracy: {system.title}")
+        print(f"accuracy: {system.title}", flush=True)
         points[name] = scores(system.read(system.annotate(texts)), corpus.test)
-    fast = speeds(systems, texts, rounds=options.rounds, sample=options.sample, say=_say)
+    speed = speeds(systems, texts, rounds=rounds)
     return report.Comparison(
-        rows={name: report.Row.of(systems[name], points[name], fast[name]) for name in systems},
+        systems={
+            name: report.Measured(each.title, each.parameters, each.size, points[name], speed[name])
+            for name, each in systems.items()
+        },
         corpus=corpus.name,
         sentences=len(texts),
         tokens=sum(map(len, texts)),
-        rounds=options.rounds,
-        students=students,
+        rounds=rounds,
+        students=students_of(run / "ours") if "ours" in names else None,
         training=training,
         machine=machine(),
         versions=versions(PACKAGES),
@@ -66,30 +70,17 @@ def compared(
     )
 
 
-def told_students(run: Path) -> report.Students:
-    """What the recipe says by which they were trained, which training leaves in the run's folder."""
+def students_of(run: Path) -> dict[str, Any]:
+    """Seed, encoder and word vectors of the recipe that training left in the run's folder."""
     recipe = load_recipe(run / "recipe.yaml")
-    return report.Students(
-        seed=recipe.seeds[0],
-        encoder=recipe.encoder.name if recipe.encoder else "no encoder",
-        vectors=recipe.vectors.name or "trained on the corpus",
-    )
-
-
-def written(result: report.Comparison, out: Path) -> None:
-    """Writes the report and prints it."""
-    markdown = report.as_markdown(result)
-    files = {
-        "peers.json": json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n",
-        "peers.md": markdown,
-        "peers.svg": figure.accuracy_against_speed(result.rows),
+    return {
+        "seed": recipe.seeds[0],
+        "encoder": recipe.encoder.name if recipe.encoder else "no encoder",
+        "vectors": recipe.vectors.name or "trained on the corpus",
     }
-    for name, text in files.items():
-        write_whole(out / name, text)
-    print(f"\n{markdown}\nwritten to {out}: peers.json, .md and .svg")
 
 
-def opened(names: Sequence[str], run: Path, corpus: Corpus) -> dict[str, System]:
+def load(names: Sequence[str], run: Path, corpus: Corpus) -> dict[str, System]:
     """All systems of these trainers, in the report's order."""
     found: dict[str, System] = {}
     if "ours" in names:
@@ -100,5 +91,10 @@ def opened(names: Sequence[str], run: Path, corpus: Corpus) -> dict[str, System]
     return {name: found[name] for name in report.ORDER if name in found}
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def write(result: report.Comparison, out: Path) -> None:
+    """Write the report and print it."""
+    markdown = report.as_markdown(result)
+    write_whole(out / "peers.json", json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "peers.md", markdown)
+    write_whole(out / "peers.svg", figure.accuracy_against_speed(result.systems))
+    print(f"\n{markdown}\nwritten to {out}: peers.json, .md and .svg")

@@ -1,8 +1,8 @@
 """Accuracy on the test split and speed in one process: every system reads the same tokens.
 
-Times are CPU time of the process, one thread, result objects built; systems take turns, round by round, so
-that whatever else the machine does hits all of them. Before each turn a system forgets the words that it met,
-so that every reading costs as much as the first one of a new text.
+Times are CPU time of the process, one thread, result objects built; systems take turns, round by round.
+Before each turn a system's caches of words are emptied, so that every reading costs as much as the first one
+of a new text.
 """
 
 import statistics
@@ -16,11 +16,13 @@ from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
 
 PUNCTUATION = ("punct",)
+SAMPLE = 200
+"""Sentences on which slow systems are timed."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Points on the test split; None for what a system does not do.
+    """Points on the test split; None for a task that the system does not have.
 
     uas, las: without punctuation, as spaCy's own scorer has it. uas_all, las_all: all tokens (CoNLL 2018).
     """
@@ -55,7 +57,7 @@ class Speed:
 
 
 def scores(answers: Answers, gold: Sequence[Sentence]) -> Scores:
-    """What a system's answers are worth."""
+    """A system's answers against the gold of the same sentences."""
     f1 = None if answers.tags is None else entity_scores(gold, answers.tags)["f1"]
     if answers.trees is None:
         return Scores(f1=f1)
@@ -69,8 +71,7 @@ def speeds(
     sentences: Sentences,
     *,
     rounds: int,
-    sample: int,
-    say: Callable[[str], None],
+    sample: int = SAMPLE,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, Speed]:
     """How fast each system reads all sentences; a slow one ``sample`` of them, with the same mix of lengths.
@@ -81,7 +82,7 @@ def speeds(
     texts: dict[str, Sentences] = {name: few if s.sampled else sentences for name, s in systems.items()}
     taken: dict[str, list[float]] = {name: [] for name in systems}
     for number in range(rounds + 1):
-        say(f"speed: round {number} of {rounds}" if number else "speed: warm-up")
+        print(f"speed: round {number} of {rounds}" if number else "speed: warm-up", flush=True)
         for name, system in systems.items():
             system.renew()
             began = clock()

@@ -1,4 +1,4 @@
-"""A system under comparison: what is timed, and how its answers are read."""
+"""A system under comparison: a timed part, and the reading of its answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from train.corpora import Corpus
 
 TRAINED = ("ours", "spacy", "udpipe", "crfsuite")
-"""What is trained, each once; some of it gives several systems."""
+"""The trainers, each run once; some give several systems."""
 
 Sentences = Sequence[Sequence[str]]
 Tree = tuple[Sequence[int], Sequence[str]]
@@ -16,14 +16,10 @@ Tree = tuple[Sequence[int], Sequence[str]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a system says of sentences: BIOES tags, and heads (0 the root, else 1-based) with relations."""
+    """A system's BIOES tags, and heads (0 the root, else 1-based) with relations, a row a sentence."""
 
     tags: list[tuple[str, ...]] | None = None
     trees: list[Tree] | None = None
-
-
-def _keep() -> None:
-    """For a system that remembers nothing of what it has read."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +28,11 @@ class System:
 
     Args:
         title: its name in tables.
-        annotate: tokenised sentences to the system's own result objects: this is what is timed.
+        annotate: tokenised sentences to the system's own result objects; this is timed.
         read: those objects to answers that can be scored; not timed.
-        parameters: numbers the model holds, word tables included; None where it does not say.
+        parameters: numbers in the model, word tables included; None where they are not known.
         size: bytes of the files that it needs on disk.
-        renew: forgets the words it has met, so that a second reading of a text costs as much as the first;
+        renew: empties caches of words, so that a second reading of a text costs as much as the first;
             not timed.
         sampled: too slow to be timed on a whole split more than once.
     """
@@ -46,7 +42,7 @@ class System:
     read: Callable[[Any], Answers]
     parameters: int | None = None
     size: int | None = None
-    renew: Callable[[], None] = _keep
+    renew: Callable[[], None] = lambda: None
     sampled: bool = False
 
 
@@ -57,15 +53,16 @@ def bytes_on_disk(folder: Path) -> int:
 
 
 def require_gold(corpus: Corpus) -> None:
-    """Refuses a corpus that cannot be compared on, before anything is trained.
+    """Refuse a corpus that cannot be compared on, before anything is trained.
 
     Raises:
         ValueError: a split is empty, or some sentence lacks entities or a tree.
     """
-    for name, sentences in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
+    for name in ("train", "dev", "test"):
+        sentences = getattr(corpus, name)
         if not sentences:
             raise ValueError(f"{corpus.name}: the {name} split has no sentences")
-        for what, field in (("entities", "tags"), ("trees", "heads")):
-            lacking = sum(getattr(sentence, field) is None for sentence in sentences)
-            if lacking:
-                raise ValueError(f"{corpus.name}: {lacking} sentences of the {name} split have no {what}")
+        for gold, field in (("entities", "tags"), ("trees", "heads")):
+            missing = sum(getattr(sentence, field) is None for sentence in sentences)
+            if missing:
+                raise ValueError(f"{corpus.name}: {missing} sentences of the {name} split have no {gold}")

@@ -1,4 +1,4 @@
-"""Each system is trained once, on one corpus; what was trained on it before is taken as it is."""
+"""Each system is trained once on a corpus."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.peers.systems import crfsuite, spacy_pipeline, udpipe
 from loadtest.machine import machine, now
+from structural_kd.files import write_whole
 from train.corpora import Corpus, conllu_file
-from train.splits import write_whole
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPE = PROJECT / "recipes" / "peers.yaml"
@@ -22,37 +22,29 @@ STAMP = "trained.json"
 
 
 class TrainingError(RuntimeError):
-    """A system could not be trained, or was trained on something else; the message says what to do."""
+    """A system could not be trained, or was trained on another corpus; the message has the remedy."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How a system comes to be: ``train`` reads a corpus, which ``source`` names, and fills a folder.
+    """Trains a system: ``train`` reads a corpus and the name or folder that it came from, and fills a folder.
 
-    package: whose version matters. usually: how long it takes, in words. goes_on: whether one that was
-    stopped goes on where it was, instead of beginning again.
+    package: whose version matters. usually: how long it takes, in words. resumes: whether training that was
+    stopped goes on, instead of beginning again.
     """
 
-    train: Callable[[Corpus, str, Path], None]
+    train: Callable[[Corpus, str, Path], object]
     package: str
     usually: str
-    goes_on: bool = False
+    resumes: bool = False
 
 
 def _train_ours(corpus: Corpus, source: str, folder: Path) -> None:
     """Teachers and students of `RECIPE`, in a process of their own; one that was stopped goes on."""
     # It runs in the project's folder, where a path that was typed elsewhere means nothing.
     source = str(Path(source).resolve()) if Path(source).is_dir() else source
-    command = [
-        sys.executable,
-        "-m",
-        "train",
-        str(RECIPE),
-        "--out",
-        str(folder.resolve()),
-        "--set",
-        f"corpus={source}",
-    ]
+    command = [sys.executable, "-m", "train", str(RECIPE), "--out", str(folder.resolve())]
+    command += ["--set", f"corpus={source}"]
     if _is_begun(folder):
         command.append("--resume")
     ended = subprocess.run(command, cwd=PROJECT).returncode
@@ -60,49 +52,43 @@ def _train_ours(corpus: Corpus, source: str, folder: Path) -> None:
         raise TrainingError(f"{RECIPE}: training ended with status {ended}; see above")
 
 
-def _train_spacy(corpus: Corpus, source: str, folder: Path) -> None:
-    spacy_pipeline.train(corpus, folder)
-
-
 def _train_udpipe(corpus: Corpus, source: str, folder: Path) -> None:
     udpipe.train(conllu_file(source, "train"), conllu_file(source, "dev"), folder)
 
 
-def _train_crfsuite(corpus: Corpus, source: str, folder: Path) -> None:
-    crfsuite.train(corpus, folder)
-
-
 TRAINERS: Mapping[str, Trainer] = {
-    "ours": Trainer(_train_ours, "torch", "an hour and a half", goes_on=True),
-    "spacy": Trainer(_train_spacy, "spacy", "half an hour"),
+    "ours": Trainer(_train_ours, "torch", "an hour and a half", resumes=True),
+    "spacy": Trainer(lambda corpus, _, folder: spacy_pipeline.train(corpus, folder), "spacy", "half an hour"),
     "udpipe": Trainer(_train_udpipe, "ufal.udpipe", "an hour"),
-    "crfsuite": Trainer(_train_crfsuite, "python-crfsuite", "a quarter of an hour"),
+    "crfsuite": Trainer(
+        lambda corpus, _, folder: crfsuite.train(corpus, folder), "python-crfsuite", "a quarter of an hour"
+    ),
 }
 
 
-def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Makes sure that ``run / name`` holds the trained system; returns what its stamp says.
+def trained(name: str, corpus: Corpus, source: str, run: Path) -> dict[str, Any]:
+    """Make sure that ``run / name`` holds the trained system; returns the content of its stamp.
 
     The stamp, written last, holds the corpus, a digest of its training and dev splits, the seconds that
     training took, whether it had been stopped before, the version of the library, the machine and the date.
 
     Raises:
-        TrainingError: training failed, or what is there was trained on another corpus.
+        TrainingError: training failed, or the system there was trained on another corpus.
     """
     trainer, folder = TRAINERS[name], run / name
-    stamp, digest = folder / STAMP, corpus_digest(corpus)
-    if stamp.is_file():
-        told: dict[str, Any] = json.loads(stamp.read_text(encoding="utf-8"))
-        if told["digest"] != digest:
+    file, digest = folder / STAMP, corpus_digest(corpus)
+    if file.is_file():
+        stamp: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if stamp["digest"] != digest:
             raise TrainingError(
-                f"{stamp}: trained on another {told['corpus']}; delete {folder} to train it anew"
+                f"{file}: trained on another {stamp['corpus']}; delete {folder} to train it anew"
             )
-        return told
-    say(f"{name}: training (usually {trainer.usually})")
-    resumed = trainer.goes_on and _is_begun(folder)
+        return stamp
+    print(f"{name}: training (usually {trainer.usually})", flush=True)
+    resumed = trainer.resumes and _is_begun(folder)
     began = time.monotonic()
     trainer.train(corpus, source, folder)
-    told = {
+    stamp = {
         "corpus": corpus.name,
         "digest": digest,
         "seconds": round(time.monotonic() - began, 1),
@@ -112,8 +98,8 @@ def trained(name: str, corpus: Corpus, source: str, run: Path, say: Callable[[st
         "machine": machine(),
         "date": now(),
     }
-    write_whole(stamp, json.dumps(told, indent=1) + "\n")
-    return told
+    write_whole(file, json.dumps(stamp, indent=1) + "\n")
+    return stamp
 
 
 def _is_begun(folder: Path) -> bool:

@@ -1,8 +1,8 @@
 """Train a study: a grid of recipes, job by job, and write its report.
 
-python -m benchmarks.studies studies/paper.yaml             train what is missing, then draw the report
-python -m benchmarks.studies studies/paper.yaml --report    draw the report from the stored rows, train nothing
-python -m benchmarks.studies studies/paper.yaml --list      what is done and what is left; train nothing
+python -m benchmarks.studies studies/paper.yaml             train missing students, then draw the report
+python -m benchmarks.studies studies/paper.yaml --report    draw the report from stored rows, train nothing
+python -m benchmarks.studies studies/paper.yaml --list      list finished and missing students; train nothing
 python -m benchmarks.studies studies/paper.yaml --only 'entities*'    some of the runs
 
 Results are rows in results.jsonl and counts in counts.jsonl beside the study file, so that each study has a
@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.studies.check import check_cells
-from benchmarks.studies.plan import Run, StudentJob, StudyError, load_study, runs_of, student_jobs
+from benchmarks.studies.plan import StudyError, load_study
 from benchmarks.studies.rows import Results, RowsError, is_current
+from benchmarks.studies.runs import StudentJob, StudyRun, runs_of, student_jobs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="the study's YAML file, see studies/")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--report", action="store_true", help="only draw the report from the stored rows")
-    what.add_argument("--list", action="store_true", help="only tell what is done and what is left")
+    what.add_argument("--list", action="store_true", help="only list finished and missing students")
     what.add_argument("--forget", action="store_true", help="only drop the rows that the study no longer has")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="runs to train; repeatable")
     parser.add_argument("--out", type=Path, help="the folder of the runs (default: runs/studies/NAME)")
@@ -47,11 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="jobs at a time (default: one a core, or one on a GPU; here %(default)s)",
     )
     options = parser.parse_args(arguments)
-    out = options.out or Path("runs/studies") / options.study.stem
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least 1")
     try:
-        return _run(options, out)
+        return _run(options, options.out or Path("runs/studies") / options.study.stem)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
@@ -69,15 +69,16 @@ def _run(options: argparse.Namespace, out: Path) -> int:
     check_cells(study, runs, options.study)
     folder = options.study.parent
     if options.forget:
-        with _alone(folder):
+        with _locked(folder):
             print(f"{Results(folder).forget(runs)} rows dropped")
         return 0
-    chosen = [name for name in runs if _is_chosen(name, options.only)]
+    patterns = options.only or ["*"]
+    chosen = [name for name in runs if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     if not chosen:
         raise StudyError(f"--only: no run is called so; there are: {', '.join(runs)}")
     jobs = [job for job in student_jobs(runs) if job.run in chosen]
     if options.list:
-        _list(chosen, runs, jobs, Results(folder), options.jobs)
+        _list(chosen, runs, jobs, Results(folder))
         return 0
     failed = () if options.report else _train(folder, out, runs, jobs, options.jobs)
     if study.tables or study.figure:
@@ -93,24 +94,22 @@ def _run(options: argparse.Namespace, out: Path) -> int:
 
 
 def _train(
-    folder: Path, out: Path, runs: dict[str, Run], jobs: Sequence[StudentJob], processes: int
+    folder: Path, out: Path, runs: dict[str, StudyRun], jobs: Sequence[StudentJob], processes: int
 ) -> Sequence[str]:
-    """Train what is missing of some jobs; what failed, a line each."""
-    with _alone(folder):
+    """Train the jobs that are missing; what failed, a line each."""
+    with _locked(folder):
         results = Results(folder)  # read while no other process writes them
         left = missing(jobs, runs, results)
         if not left:
             return ()
         from benchmarks.studies.schedule import run_jobs
 
-        with _alone(out) if out.resolve() != folder.resolve() else nullcontext():
-            return run_jobs(
-                results, runs, left, out, processes=processes, say=lambda line: print(line, flush=True)
-            )
+        with _locked(out) if out.resolve() != folder.resolve() else nullcontext():
+            return run_jobs(results, runs, left, out, processes=processes)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of a folder: each would lose what the other one trained."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -121,44 +120,27 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def missing(jobs: Sequence[StudentJob], runs: dict[str, Run], results: Results) -> list[StudentJob]:
+def missing(jobs: Sequence[StudentJob], runs: dict[str, StudyRun], results: Results) -> list[StudentJob]:
     """The jobs that have no rows under their run's settings, or a test score without its counts."""
     done, incomplete = set(), set()
     for row in results.rows:
         if row["student"] and is_current(row, runs):
-            job = row["run"], row["student"], row["objective"], row["seed"]
+            job = StudentJob(row["run"], row["student"], row["objective"], row["seed"])
             done.add(job)
             if not results.has_counts(row):
                 incomplete.add(job)
-    done -= incomplete
-    return [job for job in jobs if (job.run, job.student, job.objective, job.seed) not in done]
-
-
-def _is_chosen(name: str, patterns: Sequence[str] | None) -> bool:
-    return not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    return [job for job in jobs if job not in done - incomplete]
 
 
 def _list(
-    names: Sequence[str],
-    runs: dict[str, Run],
-    jobs: Sequence[StudentJob],
-    results: Results,
-    processes: int,
+    names: Sequence[str], runs: dict[str, StudyRun], jobs: Sequence[StudentJob], results: Results
 ) -> None:
     left = missing(jobs, runs, results)
     for name in names:
-        wanted = sum(job.run == name for job in jobs)
-        print(f"{name}: {wanted - sum(job.run == name for job in left)} of {wanted} students")
+        students = sum(job.run == name for job in jobs)
+        print(f"{name}: {students - sum(job.run == name for job in left)} of {students} students")
         print(f"    {runs[name].command()}")
-    print(f"{len(left)} of {len(jobs)} students are left to train{_time(results, runs, left, processes)}")
-
-
-def _time(results: Results, runs: dict[str, Run], left: Sequence[StudentJob], processes: int) -> str:
-    if not left:
-        return ""
-    from benchmarks.studies.schedule import Queue, duration, seconds_left
-
-    return f", about {duration(seconds_left(results.rows, Queue(runs, left), processes))}"
+    print(f"{len(left)} of {len(jobs)} students are left to train")
 
 
 if __name__ == "__main__":

@@ -1,75 +1,75 @@
-"""Whether every cell of a study's tables and figure is one that it trains, before anything is trained."""
+"""Whether a study trains every cell of its tables and figure, before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Formatter
-from typing import Any
 
-from benchmarks.studies.plan import Curve, Run, Study, StudyError, Table
-from benchmarks.studies.tables import QUERY, Cells, run_names
+from benchmarks.studies.plan import Curve, Query, Study, StudyError, Table
+from benchmarks.studies.runs import StudyRun
+from benchmarks.studies.selection import KEYS, run_templates, select
 
 
-def check_cells(study: Study, runs: Mapping[str, Run], where: Path) -> None:
-    """Refuse a study with a cell that names nothing, before anything is trained for it.
+def check_cells(study: Study, runs: Mapping[str, StudyRun], file: Path) -> None:
+    """Refuse a study with a cell that it does not train.
 
     Raises:
-        StudyError: says in which table, and what there is.
+        StudyError: names the table or panel, and the known values.
     """
-    cells = Cells(runs, None)
     for table in study.tables:
-        _check_table(cells, table, f"{where}: tables: {table.title}")
-        for comparison in table.comparisons:
-            if comparison.claim not in study.claims:
-                raise StudyError(f"{where}: claims: {comparison.claim!r} is compared and not among them")
+        with _naming(f"{file}: tables: {table.title}"):
+            _check_table(table, runs)
     for curve in study.figure:
-        _check_curve(cells, curve, f"{where}: figure: {curve.title}")
+        with _naming(f"{file}: figure: {curve.title}"):
+            _check_curve(curve, runs)
 
 
-def _check_table(cells: Cells, table: Table, where: str) -> None:
-    planned = [(row.label, column) for row, column, q in table.queries() if cells.is_planned(where, q)]
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+
+
+def _check_table(table: Table, runs: Mapping[str, StudyRun]) -> None:
+    cells = [(row.label, column, select(query, runs)) for row, column, query in table.queries()]
+    trained = [(label, column) for label, column, selection in cells if selection.is_trained]
     for column in table.columns:
-        if column not in {name for _, name in planned}:
-            raise StudyError(f"{where}: the study trains nothing for the column {column!r}, in any row")
+        if column not in {name for _, name in trained}:
+            raise StudyError(f"the study trains nothing for the column {column!r}, in any row")
     for row in table.rows:
-        if row.label not in {label for label, _ in planned}:
-            raise StudyError(f"{where}: the study trains nothing for the row {row.label!r}, in any column")
-        for column in (*row.instead, *(row.paper.values if row.paper else ())):
-            if column not in table.columns:
-                raise StudyError(f"{where}: row {row.label!r}: no column {column!r}")
-    _check_keys([query for _, _, query in table.queries()], where)
+        if row.label not in {label for label, _ in trained}:
+            raise StudyError(f"the study trains nothing for the row {row.label!r}, in any column")
+    _check_keys([query for _, _, query in table.queries()])
     for comparison in table.comparisons:
-        for name in (comparison.ours, comparison.theirs):
-            if name not in table.columns:
-                raise StudyError(f"{where}: comparisons: no column {name!r}")
-        for label in comparison.rows or ():
-            if label not in {row.label for row in table.rows}:
-                raise StudyError(f"{where}: comparisons: no row {label!r}")
-        for row, column, query in table.queries():
-            is_row = row.label in (comparison.rows or [row.label])
-            if is_row and column in (comparison.ours, comparison.theirs):
-                cells.check_counts(f"{where}: comparisons", query)
+        for label, column, selection in cells:
+            is_compared = label in (comparison.rows or [label])
+            if is_compared and column in (comparison.ours, comparison.theirs) and not selection.has_counts:
+                raise StudyError(
+                    f"comparisons: {label}, {column}: only the main score of the test split, and that of a "
+                    f"teacher's modes, can be compared, not {selection.metric} on {selection.split}"
+                )
 
 
-def _check_curve(cells: Cells, curve: Curve, where: str) -> None:
+def _check_curve(curve: Curve, runs: Mapping[str, StudyRun]) -> None:
     for name, _, query in curve.queries():
-        if not cells.is_planned(where, query):
-            raise StudyError(f"{where}: the study does not train {name!r}: {query}")
-        cells.check_counts(where, query)
-    _check_keys([query for _, _, query in curve.queries()], where)
-    for name in (curve.ours, curve.theirs):
-        if name not in curve.lines:
-            raise StudyError(f"{where}: no line {name!r}")
+        selection = select(query, runs)
+        if not selection.is_trained:
+            raise StudyError(f"the study does not train {name!r}: {query}")
+        if not selection.has_counts:
+            raise StudyError(f"{name!r}: a curve shows the main score of the test split")
+    _check_keys([query for _, _, query in curve.queries()])
 
 
-def _check_keys(queries: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Refuse keys that are neither looked for nor in the braces of any cell: they are misspelt."""
-    named = {key: None for query in queries for key in query}
+def _check_keys(queries: Sequence[Query]) -> None:
+    """Refuse keys that stand neither among `KEYS` nor in the braces of any cell: they are misspelt."""
     braces = {
         field
         for query in queries
-        for value in (query.get("objective"), *run_names(query))
+        for value in (query.get("objective"), *run_templates(query))
         for _, field, _, _ in Formatter().parse(str(value))
     }
-    for key in named:
-        if key not in QUERY and key not in braces:
-            raise StudyError(f"{where}: no cell uses {key!r}; it is none of {', '.join(QUERY)}")
+    for key in {key: None for query in queries for key in query}:
+        if key not in KEYS and key not in braces:
+            raise StudyError(f"no cell uses {key!r}; it is none of {', '.join(KEYS)}")

@@ -1,62 +1,69 @@
 """Scores against the amount of unlabelled sentences: the paper's figure 1."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
-from benchmarks.studies.plan import Curve, Run, Study
+from benchmarks.studies.plan import Curve, Study
 from benchmarks.studies.rows import Results
-from benchmarks.studies.significance import Scored, differences, interval, over_shared_seeds, shared_seeds
-from benchmarks.studies.tables import FEWEST_SEEDS, Cell, Cells
-from train.splits import write_whole
+from benchmarks.studies.runs import StudyRun
+from benchmarks.studies.selection import select
+from benchmarks.studies.significance import (
+    ModelScores,
+    differences,
+    interval,
+    over_shared_seeds,
+    shared_seeds,
+)
+from benchmarks.studies.tables import FEWEST_SEEDS, StoredScores
+from loadtest.figure import as_svg
+from structural_kd.files import write_whole
 from train.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class FilledCurve:
-    """One panel: cells by line and amount, and how the difference of two lines changes."""
+    """One panel: scores by line and amount, and how the difference of two lines changes."""
 
     curve: Curve
-    lines: Mapping[str, Mapping[int, Cell]]
-    levels: Mapping[str, Cell]
+    lines: Mapping[str, Mapping[int, ModelScores]]
+    levels: Mapping[str, ModelScores]
 
     def gain(self, amount: int) -> float | None:
         """Ours less theirs at an amount, in points, over the seeds that both have; None if there are none."""
         sides = self._sides(amount)
         shared = over_shared_seeds(*sides) if len(sides) == 2 else None
-        return mean(shared[0].values) - mean(shared[1].values) if shared else None
+        return shared[0].mean - shared[1].mean if shared else None
 
     @property
     def change(self) -> tuple[float, tuple[float, float]] | None:
         """By how much the gain is larger at the largest amount than at the smallest, with its interval.
 
-        Over the seeds that all four have; None where they are too few to tell anything.
+        Over the seeds that all four have; None where they are fewer than three.
         """
         sides = [*self._sides(self.curve.amounts[0]), *self._sides(self.curve.amounts[-1])]
         seeds = shared_seeds(sides)
         if len(sides) < 4 or len(seeds) < FEWEST_SEEDS:
             return None
         less, than, more, over = (side.of(seeds) for side in sides)
-        change = mean(more.values) - mean(over.values) - mean(less.values) + mean(than.values)
+        change = more.mean - over.mean - less.mean + than.mean
         return change, interval(differences(more, over) - differences(less, than))
 
-    def _sides(self, amount: int) -> list[Scored]:
+    def _sides(self, amount: int) -> list[ModelScores]:
         """The scores of ours and of theirs at an amount, as far as they are stored."""
         cells = [self.lines[name].get(amount) for name in (self.curve.ours, self.curve.theirs)]
-        return [cell.scored for cell in cells if cell is not None]
+        return [cell for cell in cells if cell is not None]
 
 
-def fill_curves(study: Study, runs: Mapping[str, Run], results: Results) -> list[FilledCurve]:
-    """Every panel with the cells that are stored."""
-    cells = Cells(runs, results)
+def fill_curves(study: Study, runs: Mapping[str, StudyRun], results: Results) -> list[FilledCurve]:
+    """Every panel with the scores that are stored."""
+    stored = StoredScores(runs, results)
     filled = []
     for curve in study.figure:
-        lines: dict[str, dict[int, Cell]] = {name: {} for name in curve.lines}
-        levels: dict[str, Cell] = {}
+        lines: dict[str, dict[int, ModelScores]] = {name: {} for name in curve.lines}
+        levels: dict[str, ModelScores] = {}
         for name, amount, query in curve.queries():
-            cell = cells.find(f"figure: {curve.title}", query)
+            cell = stored.find(select(query, runs))
             if cell is not None and amount is not None:
                 lines[name][amount] = cell
             elif cell is not None:
@@ -67,20 +74,15 @@ def fill_curves(study: Study, runs: Mapping[str, Run], results: Results) -> list
 
 def draw(curves: Sequence[FilledCurve], file: Path) -> None:
     """The panels side by side, as SVG: mean over the seeds, and the standard deviation as a bar."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9})
-    from matplotlib import pyplot
     from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
-    across = len(curves) if len(curves) <= 4 else 3
-    down = -(-len(curves) // across)
-    picture, axes = pyplot.subplots(down, across, figsize=(3.3 * across, 3.1 * down), squeeze=False)
-    for axis in axes.flat[len(curves) :]:
-        axis.remove()
-    styles = {name: ("os^Dv*"[i % 6], f"C{i % 10}") for i, name in enumerate(_names(curves))}
-    for axis, filled in zip(axes.flat, curves, strict=False):
+    figure = Figure(figsize=(3.3 * len(curves), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    names = dict.fromkeys(name for filled in curves for name in filled.lines)
+    styles = {name: ("os^Dv*"[i % 6], f"C{i % 10}") for i, name in enumerate(names)}
+    handles: dict[str, Artist] = {}
+    for axis, filled in zip(panels, curves, strict=True):
         axis.set_title(filled.curve.title, fontsize=9)
         for name, cells in filled.lines.items():
             marker, colour = styles[name]
@@ -94,24 +96,10 @@ def draw(curves: Sequence[FilledCurve], file: Path) -> None:
             style = ":" if name != "teacher" else "--"
             axis.axhline(cell.mean, linestyle=style, color="0.4", linewidth=1, label=name)
         axis.set_xlabel("unlabelled sentences (thousand)")
-        axis.set_ylabel(_metric(filled))
+        tasks = {cell.task for line in filled.lines.values() for cell in line.values()}
+        axis.set_ylabel(", ".join(sorted(TASKS[task].metric.upper() for task in tasks)))
         axis.grid(color="0.92")
-    seen: dict[str, Artist] = {}
-    for axis in axes.flat[: len(curves)]:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            seen.setdefault(label, handle)
-    picture.legend(list(seen.values()), list(seen), loc="lower center", ncol=len(seen), frameon=False)
-    picture.tight_layout(w_pad=2, rect=(0, 0.09 if down == 1 else 0.06, 1, 1))
-    drawn = io.StringIO()
-    picture.savefig(drawn, format="svg", metadata={"Date": None})
-    pyplot.close(picture)
-    write_whole(file, drawn.getvalue())
-
-
-def _names(curves: Sequence[FilledCurve]) -> list[str]:
-    return list(dict.fromkeys(name for filled in curves for name in filled.lines))
-
-
-def _metric(filled: FilledCurve) -> str:
-    tasks = {cell.scored.task for line in filled.lines.values() for cell in line.values()}
-    return ", ".join(sorted(TASKS[task].metric.upper() for task in tasks))
+            handles.setdefault(label, handle)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncol=len(handles))
+    write_whole(file, as_svg(figure))

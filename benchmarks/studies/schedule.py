@@ -1,25 +1,23 @@
-"""Jobs on the cores: teachers before their students, the time left told after each."""
+"""Jobs on the cores: teachers before their students, a line after each."""
 
 import multiprocessing
 import os
-import statistics
 import sys
 import threading
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from benchmarks.studies.plan import Run, StudentJob
-from benchmarks.studies.rows import Outcome, Results, Row, is_current
+from benchmarks.studies.rows import JobResult, ResultRow, Results, is_current
+from benchmarks.studies.runs import StudentJob, StudyRun
 from benchmarks.studies.work import teach_run, train_one
 from train.run import USER_ERRORS, end_with
 from train.tasks import TASKS
+from train.trainer import progress_bar
 
-TEACHING_SECONDS, STUDENT_SECONDS = 120.0, 60.0
-"""What a job is taken to last before one of its kind has been timed."""
 MAIN_METRICS = {task.metric for task in TASKS.values()}
 
 Job = str | StudentJob
@@ -29,30 +27,30 @@ Job = str | StudentJob
 class Queue:
     """The jobs of a study that are left, in their order, and which of them can be started now."""
 
-    def __init__(self, runs: Mapping[str, Run], students: Sequence[StudentJob]) -> None:
+    def __init__(self, runs: Mapping[str, StudyRun], students: Sequence[StudentJob]) -> None:
         self.runs = runs
         self.students = list(students)
-        self.teaching = list(dict.fromkeys(job.run for job in students))
+        self.teachers = list(dict.fromkeys(job.run for job in students))
         self.running: set[Job] = set()
-        self._taught: set[str] = set()
+        self._have_teachers: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self.teaching) + len(self.students) + len(self.running)
+        return len(self.teachers) + len(self.students) + len(self.running)
 
     def next(self) -> Job | None:
         """Take the first job that can be started; None where all wait for others.
 
-        Teachers go first. Two teachings over the same text do not run at the same time: the second one finds
-        the word vectors, features and teachers that the first one made.
+        Teachers go first. Two runs over the same text do not train teachers at the same time: the second one
+        finds the word vectors, features and teachers that the first one made.
         """
         busy = {self.runs[job].text_key() for job in self.running if isinstance(job, str)}
-        for name in self.teaching:
+        for name in self.teachers:
             if self.runs[name].text_key() not in busy:
-                self.teaching.remove(name)
+                self.teachers.remove(name)
                 self.running.add(name)
                 return name
         for job in self.students:
-            if job.run in self._taught:
+            if job.run in self._have_teachers:
                 self.students.remove(job)
                 self.running.add(job)
                 return job
@@ -61,10 +59,10 @@ class Queue:
     def finish(self, job: Job) -> None:
         self.running.remove(job)
         if isinstance(job, str):
-            self._taught.add(job)
+            self._have_teachers.add(job)
 
     def fail(self, job: Job) -> list[StudentJob]:
-        """Take a failed job out, and return the students that can not be trained without it."""
+        """Take a failed job out, and return the students that cannot be trained without it."""
         self.running.remove(job)
         lost = [student for student in self.students if student.run == job]
         self.students = [student for student in self.students if student.run != job]
@@ -73,99 +71,75 @@ class Queue:
 
 def run_jobs(
     results: Results,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, StudyRun],
     students: Sequence[StudentJob],
     out: Path,
     *,
     processes: int,
-    say: Callable[[str], None],
 ) -> list[str]:
     """Train students, and return what failed, a line each. A failed job does not stop the others.
 
     Args:
         students: the most urgent first.
         out: the folder of the study's runs.
-        say: told a line for each job that ends.
 
     Raises:
         RuntimeError: a worker was killed, by a lack of memory for example.
     """
     queue = Queue(runs, students)
-    of_teachers: dict[str, list[Row]] = defaultdict(list)
+    of_teachers: dict[str, list[ResultRow]] = defaultdict(list)
     for row in results.rows:
         if not row["student"] and is_current(row, runs):
             of_teachers[row["run"]].append(row)
     measured = {name: rows for name, rows in of_teachers.items() if all(map(results.has_counts, rows))}
-    total, failed, log = len(queue), [], out / "log.txt"
-    left = duration(seconds_left(results.rows, queue, processes))
-    say(f"{len(students)} students and the teachers of {len(queue.teaching)} runs are left, about {left}")
-    futures: dict[Future[Outcome], Job] = {}
+    failed, log = [], out / "log.txt"
+    print(f"{len(students)} students and the teachers of {len(queue.teachers)} runs are left", flush=True)
+    futures: dict[Future[JobResult], Job] = {}
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(log,))
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(log,))
+    bar = progress_bar(len(queue), "study", "job")
     try:
         while queue:
             while len(futures) < processes and (job := queue.next()) is not None:
-                futures[_submit(pool, runs, out, job, measured)] = job
+                if isinstance(job, str):
+                    future = pool.submit(teach_run, runs[job], out, job in measured)
+                else:
+                    future = pool.submit(train_one, runs[job.run], out, job)
+                futures[future] = job
             finished, _ = wait(futures, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = futures.pop(future)
+                bar.update()
                 try:
-                    outcome = future.result()
+                    result = future.result()
                 except BrokenProcessPool:
-                    during = ", ".join(map(_name, [job, *futures.values()]))
+                    during = ", ".join(map(_title, [job, *futures.values()]))
                     raise RuntimeError(f"a worker was killed during {during}; see {log}") from None
                 except Exception as error:  # whatever it was: the other jobs are worth their while
                     lost = queue.fail(job)
                     more = f", and with it {len(lost)} students" if lost else ""
-                    reason = why(error, log)
-                    failed.append(f"{_name(job)}: {reason}")
-                    say(f"FAILED {_name(job)}{more}: {reason}")
+                    why = reason(error, log)
+                    failed.append(f"{_title(job)}: {why}")
+                    bar.write(f"FAILED {_title(job)}{more}: {why}")
                     continue
                 queue.finish(job)
                 if isinstance(job, str) and job in measured:
-                    told = "there already" + other_teachers(outcome.rows, measured[job])
+                    summary = "there already" + other_teachers(result.rows, measured[job])
                 else:
-                    results.add(_signed(outcome, runs, job))
-                    told = _said(outcome)
-                left = duration(seconds_left(results.rows, queue, processes))
-                say(f"[{total - len(queue)}/{total}] {_name(job)}: {told}; {left} left")
+                    results.add(_with_keys(result, runs, job))
+                    summary = _summary(result)
+                bar.write(f"[{bar.n}/{bar.total}] {_title(job)}: {summary}")
     finally:
-        # A worker would only hear of a shutdown after its training; a checkpoint keeps what it has done.
+        bar.close()
+        # A worker would shut down only after its training; a checkpoint keeps the work so far.
         for process in multiprocessing.active_children():
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
     return failed
 
 
-def seconds_left(rows: Sequence[Row], queue: Queue, processes: int) -> float:
-    """Seconds of wall-clock time for what is left, by the median time of such jobs in the rows.
-
-    Such jobs are those of the same run and kind of model; where there are none, those of the same task.
-    """
-    known: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        if row["metric"] == "seconds":
-            known[row["run"], row["student"]].append(row["value"])
-            known[row["task"], row["student"]].append(row["value"])
-
-    def expected(job: Job) -> float:
-        name, student = (job, "") if isinstance(job, str) else (job.run, job.student)
-        times = known.get((name, student)) or known.get((queue.runs[name].task, student))
-        return statistics.median(times) if times else STUDENT_SECONDS if student else TEACHING_SECONDS
-
-    return sum(map(expected, [*queue.teaching, *queue.students, *queue.running])) / processes
-
-
-def _submit(
-    pool: ProcessPoolExecutor, runs: Mapping[str, Run], out: Path, job: Job, measured: Container[str]
-) -> Future[Outcome]:
-    if isinstance(job, str):
-        return pool.submit(teach_run, runs[job], out, job in measured)
-    return pool.submit(train_one, runs[job.run], out, job)
-
-
-def _begin(log: Path) -> None:
+def _start_worker(log: Path) -> None:
     """A worker's output goes to a file, where bars do not mix; and it ends when its parent is killed."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -176,24 +150,24 @@ def _begin(log: Path) -> None:
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def _signed(outcome: Outcome, runs: Mapping[str, Run], job: Job) -> Outcome:
+def _with_keys(result: JobResult, runs: Mapping[str, StudyRun], job: Job) -> JobResult:
     """The rows of a job with the run, the kind of student and the settings that they are of."""
     name, student = (job, None) if isinstance(job, str) else (job.run, job.student)
     run = runs[name]
-    sign = {
+    keys = {
         "run": name,
         "corpus": run.corpus,
         "student": student or "",
-        "settings": run.digest(student) if student else run.teachers_digest(),
+        "settings": run.digests[student] if student else run.teachers_digest,
     }
-    return Outcome(
-        [{**sign, **row} for row in outcome.rows],
-        [({**sign, **row}, counts) for row, counts in outcome.counts],
+    return JobResult(
+        [{**keys, **row} for row in result.rows],
+        [({**keys, **row}, counts) for row, counts in result.counts],
     )
 
 
-def why(error: Exception, log: Path) -> str:
-    """What a job failed of; if that is a fault of the program, the log has its place."""
+def reason(error: Exception, log: Path) -> str:
+    """Why a job failed; the traceback of a fault of the program goes to the log."""
     if isinstance(error, USER_ERRORS):
         return str(error)
     with log.open("a", encoding="utf-8") as file:
@@ -201,7 +175,7 @@ def why(error: Exception, log: Path) -> str:
     return f"{type(error).__name__}: {error}; see {log}"
 
 
-def other_teachers(found: Sequence[Row], stored: Sequence[Row]) -> str:
+def other_teachers(found: Sequence[ResultRow], stored: Sequence[ResultRow]) -> str:
     """A warning where teachers were trained again and score otherwise than those of the stored rows."""
     keys = "case", "split", "metric"
     before = {tuple(row[key] for key in keys): row["value"] for row in stored}
@@ -213,25 +187,15 @@ def other_teachers(found: Sequence[Row], stored: Sequence[Row]) -> str:
     return ""
 
 
-def _name(job: Job) -> str:
+def _title(job: Job) -> str:
     return f"{job} teachers" if isinstance(job, str) else str(job)
 
 
-def _said(outcome: Outcome) -> str:
+def _summary(result: JobResult) -> str:
     """The main scores of a job's model, and its seconds."""
     parts = []
     for split in ("dev", "test"):
-        found = [row for row in outcome.rows if row["split"] == split and row["metric"] in MAIN_METRICS]
+        found = [row for row in result.rows if row["split"] == split and row["metric"] in MAIN_METRICS]
         parts += [f"{split} {found[0]['metric'].upper()} {found[0]['value']:.1f}"] if found else []
-    seconds = next(row["value"] for row in outcome.rows if row["metric"] == "seconds")
+    seconds = next(row["value"] for row in result.rows if row["metric"] == "seconds")
     return f"{', '.join(parts)} ({seconds:.0f} s)"
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes.
-
-    >>> duration(59), duration(4000)
-    ('1 min', '1 h 7 min')
-    """
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{max(1, minutes)} min"

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,17 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A model's test score with each of its seeds.
+class ModelScores:
+    """A model's score on the test split with each of its seeds.
 
     Args:
-        seeds: the seeds, [S]; of a teacher, which is trained once, its one.
+        seeds: [S]; a teacher, which is trained once, has one.
         values: a score a seed, in percent: [S].
         counts: what the scores come from, for each corpus that is tested: [S, n, 3]; empty if unknown.
-        task: ner or parse, which says how counts make a score.
+        task: ner or parse; decides how counts make a score.
         is_teacher: then it is compared with every seed of a student.
+        run, model: where the scores are stored; model is the kind of student and the objective, or teacher.
+        dev: by seed, the dev split's score in the task's main metric, or its agreement with the teacher.
     """
 
     seeds: tuple[int, ...]
@@ -37,8 +40,20 @@ class Scored:
     counts: tuple[NDArray[np.int64], ...]
     task: str
     is_teacher: bool = False
+    run: str = ""
+    model: str = ""
+    dev: Mapping[int, float] = field(default_factory=dict)
 
-    def of(self, seeds: Sequence[int]) -> "Scored":
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over seeds."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    def of(self, seeds: Sequence[int]) -> "ModelScores":
         """The scores of some of its seeds; a teacher stays as it is."""
         if self.is_teacher or tuple(seeds) == self.seeds:
             return self
@@ -61,32 +76,31 @@ def score_of(sums: NDArray[np.int64] | Floats, task: str) -> Floats:
     return 100 * sums[..., 2] / np.maximum(sums[..., 0], 1)
 
 
-def shared_seeds(models: Sequence[Scored]) -> tuple[int, ...]:
+def shared_seeds(models: Sequence[ModelScores]) -> tuple[int, ...]:
     """The seeds that all students among the models have."""
     students = [set(model.seeds) for model in models if not model.is_teacher]
     return tuple(sorted(set.intersection(*students))) if students else ()
 
 
-def over_shared_seeds(ours: Scored, theirs: Scored) -> tuple[Scored, Scored] | None:
+def over_shared_seeds(ours: ModelScores, theirs: ModelScores) -> tuple[ModelScores, ModelScores] | None:
     """Both over the seeds that both have; None where there are none."""
     seeds = shared_seeds([ours, theirs])
     sides = ours.of(seeds), theirs.of(seeds)
     return sides if all(side.values for side in sides) else None
 
 
-def differences(ours: Scored, theirs: Scored, samples: int = SAMPLES) -> Floats:
+def differences(ours: ModelScores, theirs: ModelScores, samples: int = SAMPLES) -> Floats:
     """Bootstrap draws [samples] of the difference of the mean scores.
 
     Each draw takes other seeds and other test sentences, with replacement, and the same for both sides: a
     seed of one with the same seed of the other, on the same sentences. A side without counts keeps its score.
-    What few seeds understate is made good (``_widening``). The same numbers are drawn in each call, so that
-    differences can be averaged draw by draw. Teachers are trained once: draws tell nothing of how another one
-    would do.
+    Draws of few seeds are widened (`_widening`). The same numbers are drawn in each call, so that differences
+    can be averaged draw by draw. The draws of a teacher, which is trained once, hold for that teacher alone.
     """
     return _draws(ours, samples) - _draws(theirs, samples)
 
 
-def _draws(model: Scored, samples: int) -> Floats:
+def _draws(model: ModelScores, samples: int) -> Floats:
     """Bootstrap draws of a model's mean score: [samples]."""
     size = len(model.values)
     if model.counts:
@@ -97,12 +111,12 @@ def _draws(model: Scored, samples: int) -> Floats:
             scores += score_of(sums, model.task) / len(model.counts)
     else:
         scores = np.tile(np.array(model.values), (samples, 1))
-    mean: Floats = scores.mean(1)
+    means: Floats = scores.mean(1)
     if size == 1:
-        return mean
+        return means
     seeds = np.random.default_rng(size).integers(size, size=(samples, size))  # [D, S]
     drawn = np.take_along_axis(scores, seeds, 1).mean(1)
-    return mean + (drawn - mean) * _widening(size)
+    return means + (drawn - means) * _widening(size)
 
 
 @lru_cache(maxsize=8)
@@ -136,6 +150,8 @@ def interval(draws: Floats) -> tuple[float, float]:
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
 """The scores of two models, a score a seed: ours and theirs."""
 
+Epsilons = Mapping[Pair, float | None]
+
 
 def aso_epsilon(pair: Pair) -> float | None:
     """ε_min of Almost Stochastic Order (Dror et al. 2019) at a significance level of 0.05, by ``deepsig``.
@@ -153,19 +169,13 @@ def aso_epsilon(pair: Pair) -> float | None:
         return float(aso(list(ours), list(theirs), CONFIDENCE, seed=1, show_progress=False))
 
 
-def aso_epsilons(pairs: Sequence[Pair]) -> dict[Pair, float | None]:
-    """``aso_epsilon`` of many pairs, on all cores, with a bar."""
-    wanted = list(dict.fromkeys(pairs))
+def aso_epsilons(pairs: Sequence[Pair]) -> Epsilons:
+    """`aso_epsilon` of many pairs, on all cores, with a bar."""
+    distinct = list(dict.fromkeys(pairs))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(mp_context=context) as pool, progress_bar(len(wanted), "ε", "pair") as bar:
+    with ProcessPoolExecutor(mp_context=context) as pool, progress_bar(len(distinct), "ε", "pair") as bar:
         found = {}
-        for pair, epsilon in zip(wanted, pool.map(aso_epsilon, wanted), strict=True):
+        for pair, epsilon in zip(distinct, pool.map(aso_epsilon, distinct), strict=True):
             found[pair] = epsilon
             bar.update()
     return found
-
-
-def mean_draws(draws: Sequence[Floats]) -> Floats:
-    """The mean of several differences, draw by draw."""
-    mean: Floats = np.mean(draws, axis=0)
-    return mean

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.studies.plan import Run, StudentJob
-from benchmarks.studies.rows import OF_MODES, Outcome, Row
+from benchmarks.studies.rows import OF_MODES, JobResult, ResultRow
+from benchmarks.studies.runs import StudentJob, StudyRun
+from structural_kd.files import write_whole
 from structural_kd.labels import repair_to_bioes
 from train.distill.projection import project
 from train.evaluation import by_length, measure
@@ -16,7 +17,6 @@ from train.models.card import read_card
 from train.models.ensemble import Committee, reads_features, speak
 from train.results import student_rows, teacher_rows
 from train.run import TaughtTask, prepare, teach
-from train.splits import write_whole
 from train.structs import TokenSoftmax
 from train.train_teachers import by_corpus
 
@@ -27,7 +27,7 @@ _taught: dict[str, TaughtTask] = {}
 """What this worker has read, by run, the oldest first: the next student of a run starts at once."""
 
 
-def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
+def teach_run(run: StudyRun, out: Path, is_measured: bool) -> JobResult:
     """Train the teachers of a run, unless another run has had them trained, and have them speak.
 
     Args:
@@ -49,9 +49,9 @@ def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
         _copy_scores(f"{name}.json", folder / run.task, home)
     speakers = [f"{name}.json" for name in homes]
     if is_measured:
-        return Outcome([row for name in speakers for row in teacher_rows(folder / run.task / name)], [])
-    rows: list[Row] = []
-    counts: list[tuple[Row, np.ndarray]] = []
+        return JobResult([row for name in speakers for row in teacher_rows(folder / run.task / name)], [])
+    rows: list[ResultRow] = []
+    counts: list[tuple[ResultRow, np.ndarray]] = []
     for name, teaching in zip(speakers, (taught.teaching, taught.token_teaching), strict=False):
         found = teacher_rows(folder / run.task / name)
         rows += found
@@ -67,10 +67,10 @@ def teach_run(run: Run, out: Path, is_measured: bool) -> Outcome:
         for part, value in _entropies(taught).items()
     ]
     rows.append({**about, "metric": "seconds", "value": round(time.perf_counter() - start, 1)})
-    return Outcome(rows, counts)
+    return JobResult(rows, counts)
 
 
-def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
+def train_one(run: StudyRun, out: Path, job: StudentJob) -> JobResult:
     """Train one student of a run whose teachers have spoken."""
     taught = _taught.get(run.name) or _teach(run, out)
     taught.train(job.student, job.objective, job.seed)
@@ -84,10 +84,10 @@ def train_one(run: Run, out: Path, job: StudentJob) -> Outcome:
             for split in found.files
             if split.startswith("test")
         ]
-    return Outcome(rows, counts)
+    return JobResult(rows, counts)
 
 
-def _teach(run: Run, out: Path) -> TaughtTask:
+def _teach(run: StudyRun, out: Path) -> TaughtTask:
     torch.set_num_threads(1)
     experiment = prepare(run.recipe, out / run.folder, None)
     taught = teach(experiment, run.task, run.task_settings)
@@ -97,7 +97,9 @@ def _teach(run: Run, out: Path) -> TaughtTask:
     return taught
 
 
-def _test_counts(taught: TaughtTask, committee: Committee, row: Row) -> list[tuple[Row, np.ndarray]]:
+def _test_counts(
+    taught: TaughtTask, committee: Committee, row: ResultRow
+) -> list[tuple[ResultRow, np.ndarray]]:
     """What teachers get right in the test sentences, for each corpus that is tested."""
     experiment, task = taught.experiment, taught.task
     parts = {"test": experiment.material.parts["test"]}

@@ -1,11 +1,9 @@
-"""What `make bench` says about the engine is said of the right things."""
+"""The benchmark of the engine: what it times, and the figures of its report."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import structural_kd
 from benchmarks import engine as bench
@@ -44,20 +42,6 @@ def test_groups_hold_every_sentence_once():
     assert max(map(len, bench.groups(texts))) == bench.BATCH
 
 
-def test_contestants_take_turns_and_the_slower_one_has_the_larger_median():
-    order = []
-
-    def busy(name: str, seconds: float) -> None:
-        order.append(name)
-        until = time.process_time() + seconds
-        while time.process_time() < until:
-            pass
-
-    seconds = bench.take_turns({"a": lambda: busy("a", 0.001), "b": lambda: busy("b", 0.02)}, 3)
-    assert order == ["a", "b"] * 4
-    assert seconds["b"] > seconds["a"]
-
-
 def test_the_graph_without_decoding_is_the_tagger_up_to_its_emissions():
     built = model(card("crf"))
     names = [node.op_type for node in emissions_graph(built, PRODUCTS["fp32"]).graph.node]
@@ -65,7 +49,7 @@ def test_the_graph_without_decoding_is_the_tagger_up_to_its_emissions():
     assert "ArgMax" not in names
 
 
-def test_what_is_measured_has_the_sizes_of_the_recipe_that_is_recommended():
+def test_the_measured_students_have_the_sizes_of_the_recommended_recipe():
     measured, recommended = (load_recipe(ROOT / "recipes" / f"{name}.yaml") for name in ("bench", "en_ewt"))
     for task, kind in (("ner", "crf"), ("parse", "biaffine")):
         ours, theirs = (recipe.tasks[task].students[kind] for recipe in (measured, recommended))
@@ -95,6 +79,12 @@ def test_without_spacys_model_the_command_says_what_installs_it(monkeypatch, tmp
     assert not (tmp_path / "bench.json").exists()
 
 
-@pytest.mark.parametrize("key", bench.REQUIRED)
-def test_the_committed_report_has_every_figure_that_is_asked_for(key):
-    assert key in json.loads((ROOT / "reports" / "bench.json").read_text(encoding="utf-8"))
+def test_memory_is_that_of_a_worker_that_answers(tmp_path):
+    bundle_of(tmp_path / "ner", "crf")
+    bundle_of(tmp_path / "parse", "biaffine")
+    assert 20 < bench.measure_memory(tmp_path, sentences(3))["rss_mb"] < 2000
+
+
+def test_the_committed_report_has_every_required_figure():
+    report = json.loads((ROOT / "reports" / "bench.json").read_text(encoding="utf-8"))
+    assert set(bench.REQUIRED) <= set(report)

@@ -10,10 +10,9 @@ import pytest
 
 import structural_kd
 from export.__main__ import main
-from export.graphs import GRAPHS
-from export.model import export_model, write_bundle
+from export.model import GRAPHS, export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
-from export.write import staged, write_manifest
+from export.write import new_bundle, write_manifest
 from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
 from tests.export.tiny_models import (
     KINDS,
@@ -54,7 +53,7 @@ def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
     values[:, :3] += 0.3
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(graph, folder / MODEL)
-    _sign_again(folder)
+    _seal_again(folder)
     with pytest.raises(ParityError, match=r"worse by|differs by|entity at"):
         on_random_inputs(built, structural_kd.load(folder), count=200)
 
@@ -64,14 +63,14 @@ def test_a_changed_word_table_is_refused(tmp_path):
     words = tmp_path / "ner" / "words"
     projected, weight = np.load(words / "projected.npy"), np.load(words / "projection_weight.npy")
     np.save(words / "projected.npy", projected[::-1])
-    _sign_again(tmp_path / "ner")
+    _seal_again(tmp_path / "ner")
     with pytest.raises(structural_kd.BundleError, match="is not the projection of the word's row"):
         structural_kd.load(tmp_path / "ner")
     # Wrong everywhere, so that the table itself has no contradiction.
     np.save(words / "projected.npy", -projected)
     np.save(words / "projection_weight.npy", -weight)
     np.save(words / "projection_bias.npy", -np.load(words / "projection_bias.npy"))
-    _sign_again(tmp_path / "ner")
+    _seal_again(tmp_path / "ner")
     with pytest.raises(ParityError):
         on_sentences(built, structural_kd.load(tmp_path / "ner"), sentences(40), types())
 
@@ -112,7 +111,7 @@ def test_the_parameters_count_the_word_vectors_and_subwords_too(tmp_path):
     assert manifest.parameters == trained + 6 * len(WORDS) + 6 * 50
 
 
-def test_a_run_without_what_is_asked_for_is_an_error_that_says_so(tmp_path, capsys):
+def test_a_run_without_the_model_is_an_error_that_names_the_remedy(tmp_path, capsys):
     assert main([str(tmp_path / "nothing")]) == 2
     assert "python -m train" in capsys.readouterr().err
     run = run_folder(tmp_path / "run", {"ner": "crf"})
@@ -141,14 +140,14 @@ def test_a_kind_of_teacher_without_a_graph_is_refused_by_name(tmp_path, capsys, 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     (tmp_path / "ner").mkdir()
     (tmp_path / "ner" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="no bundle to replace"), staged(tmp_path / "ner"):
+    with pytest.raises(ValueError, match="no bundle to replace"), new_bundle(tmp_path / "ner"):
         pass
     assert (tmp_path / "ner" / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     def write() -> None:
-        with staged(tmp_path / "ner") as place:
+        with new_bundle(tmp_path / "ner") as place:
             (place / "half").write_text("")
             raise RuntimeError
 
@@ -177,6 +176,6 @@ def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind,
     assert predictor.manifest.parameters > sum(weight.numel() for weight in encoder.model.parameters())
 
 
-def _sign_again(folder: Path) -> None:
+def _seal_again(folder: Path) -> None:
     """Brings the manifest's hashes up to date, as someone who forges a bundle would."""
     write_manifest(folder, replace(read_manifest(folder), files={}))

@@ -1,4 +1,4 @@
-"""int8 bundles: what they cost is measured, written down, and refused beyond the bound."""
+"""int8 bundles: their loss is measured, written down, and refused beyond the bound."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from export.model import export_model
 from export.products import PRODUCTS
 from export.quantisation import QuantisationError, check_loss, check_quantised, measure_loss
 from structural_kd.manifest import MODEL
-from tests.export.tiny_models import bundle_of, run_folder, sentences
+from tests.export.tiny_models import KINDS, bundle_of, run_folder, sentences
 from train.corpora import Sentence, write_conll, write_conllu
 
 RECIPE = """\
@@ -27,10 +27,18 @@ tasks:
 """
 
 
-@pytest.fixture(params=["crf", "softmax", "biaffine", "labeller"])
+every_kind = pytest.mark.parametrize("run", KINDS, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _few_random_inputs(monkeypatch):
+    monkeypatch.setattr("export.model.RANDOM_INPUTS", 64)
+
+
+@pytest.fixture
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A run whose student is right about every word of its corpus, so that int8 can only lose."""
-    kind = request.param
+    kind = getattr(request, "param", "crf")
     task = "ner" if kind in ("crf", "softmax") else "parse"
     bundle_of(tmp_path / "exact", kind)
     predictor = structural_kd.load(tmp_path / "exact")
@@ -40,14 +48,14 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         words = sentences(60, seed=seed)
         results = predictor.predict(words)
         if task == "ner":
-            told = [Sentence(tuple(w), tags=tuple(r.tags)) for w, r in zip(words, results, strict=True)]
-            write_conll(corpus / f"{split}.conll", told)
+            gold = [Sentence(tuple(w), tags=tuple(r.tags)) for w, r in zip(words, results, strict=True)]
+            write_conll(corpus / f"{split}.conll", gold)
         else:
-            told = [
+            gold = [
                 Sentence(tuple(w), heads=tuple(r.heads), deprels=tuple(r.deprels))
                 for w, r in zip(words, results, strict=True)
             ]
-            write_conllu(corpus / f"{split}.conllu", told)
+            write_conllu(corpus / f"{split}.conllu", gold)
     folder = run_folder(tmp_path / "run", {task: kind})
     (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus, task=task, kind=kind))
     return folder
@@ -57,7 +65,8 @@ def task_of(run: Path) -> str:
     return "ner" if (run / "ner").exists() else "parse"
 
 
-def test_an_int8_bundle_says_what_it_costs_on_dev_and_test(run, tmp_path, capsys):
+@every_kind
+def test_the_loss_of_an_int8_bundle_on_dev_and_test_is_in_its_manifest(run, tmp_path, capsys):
     task = task_of(run)
     assert main([str(run), "--precision", "int8", "--most-loss", "100", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -72,7 +81,7 @@ def test_an_int8_bundle_says_what_it_costs_on_dev_and_test(run, tmp_path, capsys
     assert all(0 <= losses[metric.lower()] < 30 for losses in manifest.quantisation.loss.values())
 
 
-def test_what_costs_more_than_the_bound_is_not_written(run, tmp_path, capsys, monkeypatch):
+def test_a_bundle_that_loses_more_than_the_bound_is_not_written(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("export.products.WEIGHT_LEVELS", 1)
     assert main([str(run), "--precision", "int8", "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().err
@@ -80,6 +89,7 @@ def test_what_costs_more_than_the_bound_is_not_written(run, tmp_path, capsys, mo
     assert not list((tmp_path / "out").iterdir())
 
 
+@every_kind
 def test_a_graph_that_is_not_int8_is_not_written_as_int8(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRODUCTS, "int8", PRODUCTS["fp32"])
     assert main([str(run), "--precision", "int8", "--out", str(tmp_path / "out")]) == 1

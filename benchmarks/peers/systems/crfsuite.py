@@ -1,14 +1,13 @@
 """CRFsuite (Okazaki 2007): a linear chain over hand-written features, as entity taggers were before networks.
 
 It stands in for NameTag 1, whose Python package holds no trainer. The features are the usual ones (Ratinov
-and Roth 2009, without word lists): the word and its affixes, shape and flags, and the same but for affixes
-of two words on either side. L-BFGS with L1 and L2 penalties; dev chooses them among a few.
+and Roth 2009, without word lists): the word and its affixes, shape and flags, and all but the affixes of two
+words on either side. L-BFGS with L1 and L2 penalties; dev chooses them among a few.
 """
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import pycrfsuite
 
 from benchmarks.peers.system import Answers, Sentences, System, bytes_on_disk
+from structural_kd.files import write_whole
 from structural_kd.labels import repair_to_bioes
-from train.corpora import Corpus, Sentence
+from train.corpora import Corpus
 from train.metrics import entity_scores
 
 MODEL = "model.crfsuite"
@@ -30,80 +30,45 @@ MOST_ITERATIONS = 100
 
 CACHED_WORDS = 100_000
 
-
-@dataclass(frozen=True)
-class Penalties:
-    """Weights of the L1 norm and of the squared L2 norm of the feature weights."""
-
-    c1: float
-    c2: float
+PENALTIES = ((0.1, 0.1), (0.1, 0.01), (0.5, 0.01))
+"""Weights of the L1 norm and of the squared L2 norm of the feature weights; the best on dev are kept."""
 
 
-GRID = (Penalties(0.1, 0.1), Penalties(0.1, 0.01), Penalties(0.5, 0.01))
-"""What is tried; the best on dev is kept."""
-
-
-class CRFsuiteError(RuntimeError):
-    """CRFsuite can not read a model; the message says what to do."""
-
-
-def train(
-    corpus: Corpus, folder: Path, *, grid: Sequence[Penalties] = GRID, iterations: int = MOST_ITERATIONS
-) -> list[dict[str, float]]:
-    """Train with each of the penalties on the training split; ``folder`` gets the best on dev.
-
-    Returns:
-        For each of the penalties c1, c2 and the dev split's F1, in the order of ``grid``.
-    """
+def train(corpus: Corpus, folder: Path, *, iterations: int = MOST_ITERATIONS) -> None:
+    """Train with each of the penalties on the training split; ``folder`` gets the best on dev."""
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     for sentence in corpus.train:
         assert sentence.tags is not None
         trainer.append(features(sentence.words), list(sentence.tags))
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{MODEL}.part"
-    tried: list[dict[str, float]] = []
-    for penalties in grid:
-        trainer.set_params(
-            {
-                "c1": penalties.c1,
-                "c2": penalties.c2,
-                "max_iterations": iterations,
-                "feature.possible_transitions": True,
-            }
-        )
-        trainer.train(str(part))
-        f1 = _dev_f1(part, corpus.dev)
-        if f1 > max((row["dev_f1"] for row in tried), default=-1.0):
-            os.replace(part, folder / MODEL)
-        tried.append({"c1": penalties.c1, "c2": penalties.c2, "dev_f1": round(f1, 2)})
-    part.unlink(missing_ok=True)
-    return tried
-
-
-def _dev_f1(path: Path, sentences: Sequence[Sentence]) -> float:
-    tags = _annotate(_open(path), [sentence.words for sentence in sentences])
-    found = _read(tags).tags
-    assert found is not None
-    return entity_scores(sentences, found)["f1"]
+    words, best = [sentence.words for sentence in corpus.dev], -1.0
+    for c1, c2 in PENALTIES:
+        settings = {"max_iterations": iterations, "feature.possible_transitions": True}
+        trainer.set_params({"c1": c1, "c2": c2, **settings})
+        with tempfile.TemporaryDirectory() as temporary:
+            model = Path(temporary) / MODEL
+            trainer.train(str(model))
+            f1 = entity_scores(corpus.dev, _read(_annotate(_open(model), words)).tags)["f1"]  # type: ignore[arg-type]
+            if f1 > best:
+                best = f1
+                write_whole(folder / MODEL, model.read_bytes())
 
 
 def load(folder: Path) -> dict[str, System]:
     """The tagger.
 
     Raises:
-        CRFsuiteError: the model is missing or damaged.
+        ValueError: the model is missing or damaged.
     """
-    path = folder / MODEL
-    tagger = _open(path)
-    told = tagger.info()
+    tagger = _open(folder / MODEL)
+    info = tagger.info()
     return {
         "crfsuite": System(
             "CRFsuite",
             annotate=partial(_annotate, tagger),
             read=_read,
-            parameters=len(told.state_features) + len(told.transitions),
-            size=bytes_on_disk(path),
-            renew=_forget,
+            parameters=len(info.state_features) + len(info.transitions),
+            size=bytes_on_disk(folder / MODEL),
+            renew=_clear_caches,
         )
     }
 
@@ -113,7 +78,7 @@ def _open(path: Path) -> Any:
     try:
         tagger.open(str(path))
     except (OSError, ValueError) as error:
-        raise CRFsuiteError(
+        raise ValueError(
             f"{path}: is no CRFsuite model, or is damaged ({error}); delete {path.parent} to train it again"
         ) from None
     return tagger
@@ -129,42 +94,38 @@ def _read(tagged: Sequence[Sequence[str]]) -> Answers:
 
 
 def features(words: Sequence[str]) -> list[list[str]]:
-    """What the chain sees of each word: itself, and two words on either side."""
-    seen: list[list[str]] = []
+    """The features of each word: its own, and those of two words on either side."""
+    rows: list[list[str]] = []
     for i, word in enumerate(words):
-        row = [*_at_word(word)]
+        row = [*_own_features(word)]
         for offset in WINDOW:
             j = i + offset
-            row += _from_afar(words[j], offset) if 0 <= j < len(words) else (f"{offset}:none",)
-        seen.append(row)
-    return seen
+            row += _form(words[j], offset) if 0 <= j < len(words) else (f"{offset}:none",)
+        rows.append(row)
+    return rows
 
 
 @lru_cache(CACHED_WORDS)
-def _at_word(word: str) -> tuple[str, ...]:
+def _own_features(word: str) -> tuple[str, ...]:
     lower = word.lower()
     affixes = range(1, min(AFFIXES, len(lower)) + 1)
-    return (
-        "bias",
-        f"word={word}",
-        *(f"prefix={lower[:size]}" for size in affixes),
-        *(f"suffix={lower[-size:]}" for size in affixes),
-        *_form(word, "0"),
-    )
+    prefixes = (f"prefix={lower[:size]}" for size in affixes)
+    suffixes = (f"suffix={lower[-size:]}" for size in affixes)
+    return ("bias", f"word={word}", *prefixes, *suffixes, *_form(word, 0))
 
 
-@lru_cache(len(WINDOW) * CACHED_WORDS)
-def _from_afar(word: str, offset: int) -> tuple[str, ...]:
-    return tuple(_form(word, str(offset)))
+@lru_cache((len(WINDOW) + 1) * CACHED_WORDS)
+def _form(word: str, offset: int) -> tuple[str, ...]:
+    """The features of a word at some distance from the word at hand."""
+    return tuple(f"{offset}:{name}" for name in _form_names(word))
 
 
-def _form(word: str, place: str) -> Iterator[str]:
-    yield f"{place}:lower={word.lower()}"
-    long = shape(word)
-    yield f"{place}:shape={long}"
-    short = re.sub(r"(.)\1+", r"\1", long)
-    yield f"{place}:short={short}"
-    flags: Mapping[str, bool] = {
+def _form_names(word: str) -> Iterator[str]:
+    shape = shape_of(word)
+    yield f"lower={word.lower()}"
+    yield f"shape={shape}"
+    yield "short=" + re.sub(r"(.)\1+", r"\1", shape)
+    flags = {
         "capital": word[:1].isupper(),
         "capitals": word.isupper(),
         "digit": any(map(str.isdigit, word)),
@@ -172,18 +133,18 @@ def _form(word: str, place: str) -> Iterator[str]:
         "hyphen": "-" in word,
         "mark": not any(map(str.isalnum, word)),
     }
-    yield from (f"{place}:{name}" for name, is_so in flags.items() if is_so)
+    yield from (name for name, is_so in flags.items() if is_so)
 
 
-def shape(word: str) -> str:
+def shape_of(word: str) -> str:
     """Letters as X and x, digits as 0, all else as it is.
 
-    >>> shape("McDonald's-2")
+    >>> shape_of("McDonald's-2")
     "XxXxxxxx'x-0"
     """
     return "".join("X" if c.isupper() else "x" if c.isalpha() else "0" if c.isdigit() else c for c in word)
 
 
-def _forget() -> None:
-    _at_word.cache_clear()
-    _from_afar.cache_clear()
+def _clear_caches() -> None:
+    _own_features.cache_clear()
+    _form.cache_clear()

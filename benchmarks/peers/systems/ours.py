@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import structural_kd
-from benchmarks.engine import keep_words
+from benchmarks.engine import keep_words, without_cache
 from benchmarks.peers.system import Answers, System, bytes_on_disk
 from export.model import export_model
 from structural_kd.manifest import Precision
 from structural_kd.predictor import Predictor
-from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import SubwordVectors
 from train.corpora import Corpus
 
-BUNDLES = "bundles"
-"""In a run's folder: they are gone where the run is deleted."""
-
+FOLDER = "bundles"
+"""In a run's folder, so that the bundles are deleted with the run."""
 
 ANY_LOSS = 100.0
-"""Points: what int8 costs stands in the table."""
+"""No limit on the points that int8 costs: they stand in the report."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One bundle of the run: what `export.model.export_model` is told, and its title."""
+class RunBundle:
+    """One bundle of the run, and its title."""
 
     title: str
     task: str
@@ -35,46 +33,45 @@ class Kind:
     precision: Precision = "fp32"
 
 
-KINDS = {
-    "ner_fp32": Kind("student, entities", "ner", "student"),
-    "ner_int8": Kind("student, entities, int8", "ner", "student", "int8"),
-    "ner_teacher": Kind("teacher, entities", "ner", "teacher"),
-    "parse_fp32": Kind("student, trees", "parse", "student"),
-    "parse_int8": Kind("student, trees, int8", "parse", "student", "int8"),
-    "parse_teacher": Kind("teacher, trees", "parse", "teacher"),
+BUNDLES = {
+    "ner_fp32": RunBundle("student, entities", "ner", "student"),
+    "ner_int8": RunBundle("student, entities, int8", "ner", "student", "int8"),
+    "ner_teacher": RunBundle("teacher, entities", "ner", "teacher"),
+    "parse_fp32": RunBundle("student, trees", "parse", "student"),
+    "parse_int8": RunBundle("student, trees, int8", "parse", "student", "int8"),
+    "parse_teacher": RunBundle("teacher, trees", "parse", "teacher"),
 }
 
 
 def load(run: Path, corpus: Corpus) -> dict[str, System]:
-    """Exports what is not exported yet, and opens all of it with the default settings of `structural_kd.load`.
+    """All bundles, exported unless they are there, with the default settings of `structural_kd.load`.
 
-    A run's word tables hold the words of all splits; whoever reads new text has not seen those of the test
-    split, so words that are neither in the training split nor among the pretrained vectors are taken out.
+    A run's word tables hold the words of all splits. Words of new text are unknown, so words that are neither
+    in the training split nor among the pretrained vectors are taken out.
     """
     known = {word for sentence in corpus.train for word in sentence.words}
     known |= set(SubwordVectors.load(run / "words").vocabulary)
-    return {name: _system(kind, _exported(run, name, kind), known) for name, kind in KINDS.items()}
+    systems = {}
+    for name, bundle in BUNDLES.items():
+        place = run / FOLDER / name
+        if not (place / "manifest.json").is_file():
+            print(f"exporting: {bundle.title}", file=sys.stderr)
+            export_model(run, bundle.task, bundle.role, place, precision=bundle.precision, most_loss=ANY_LOSS)
+        systems[name] = _system(bundle, place, known)
+    return systems
 
 
-def _exported(run: Path, name: str, kind: Kind) -> Path:
-    place = run / BUNDLES / name
-    if not (place / "manifest.json").is_file():
-        print(f"exporting: {kind.title}", file=sys.stderr)
-        export_model(run, kind.task, kind.role, place, precision=kind.precision, most_loss=ANY_LOSS)
-    return place
-
-
-def _system(kind: Kind, place: Path, known: Set[str]) -> System:
+def _system(bundle: RunBundle, place: Path, known: Set[str]) -> System:
     predictor = structural_kd.load(place)
     predictor.words = keep_words(predictor.words, known)
     return System(
-        kind.title,
+        bundle.title,
         annotate=predictor.predict,
-        read=partial(_read, task=kind.task),
+        read=partial(_read, task=bundle.task),
         parameters=predictor.manifest.parameters,
         size=bytes_on_disk(place),
-        renew=partial(_forget, predictor),
-        sampled=kind.role == "teacher",
+        renew=partial(_empty_cache, predictor),
+        sampled=bundle.role == "teacher",
     )
 
 
@@ -84,6 +81,5 @@ def _read(results: Sequence[Any], task: str) -> Answers:
     return Answers(trees=[(result.heads, result.deprels) for result in results])
 
 
-def _forget(predictor: Predictor) -> None:
-    words = predictor.words
-    predictor.words = ProjectedWords(words.table, words.weight, words.bias, words.rows)
+def _empty_cache(predictor: Predictor) -> None:
+    predictor.words = without_cache(predictor.words)

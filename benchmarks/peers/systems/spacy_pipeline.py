@@ -27,7 +27,7 @@ PIPELINE = ["ner", "parser"]
 def train(corpus: Corpus, folder: Path, *, seed: int = 0, steps: int | None = None) -> None:
     """Train on the training split, chosen by spaCy on the dev split; ``folder`` gets the best model.
 
-    steps: at most; its configuration says unless given.
+    steps: at most; its configuration's unless given.
     """
     config = init_config(lang=corpus.language, pipeline=PIPELINE, optimize="efficiency", gpu=False)
     with tempfile.TemporaryDirectory() as temporary:
@@ -66,7 +66,7 @@ def _to_docs(sentences: Sequence[Sentence]) -> DocBin:
 
 
 class Pipeline:
-    """Components of a trained pipeline, which can be opened anew: spaCy remembers the words it has met."""
+    """Components of a trained pipeline; opened anew, it has no word in its caches."""
 
     def __init__(self, folder: Path, components: Sequence[str]) -> None:
         self._folder, self._components = folder, components
@@ -76,12 +76,12 @@ class Pipeline:
         self.opened = spacy.load(self._folder, enable=list(self._components))
 
     def annotate(self, sentences: Sentences) -> list[Doc]:
-        """All in one call, in batches of the size that its own configuration says."""
+        """All in one call, in batches of the size in its own configuration."""
         return list(self.opened.pipe(_documents(self.opened.vocab, sentences)))
 
 
 def load(folder: Path) -> dict[str, System]:
-    """The pipeline as it stands, and each component with what it needs and nothing else."""
+    """The pipeline of both, and each component alone with the layers that it reads."""
     parts = {
         "spacy": ("spaCy, both in one pipeline", ["tok2vec", "ner", "parser"]),
         "spacy_ner": ("spaCy, entities alone", ["tok2vec", "ner"]),

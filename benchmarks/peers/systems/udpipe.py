@@ -1,10 +1,9 @@
 """UDPipe 1 (Straka and Straková 2017): tagger and parser, trained by its library as it does by itself.
 
 Only the tagger has fewer iterations, see `TAGGER`. The parser reads tags and lemmas, so the tagger runs
-before it and belongs to what is timed.
+before it and is timed with it.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ from typing import Any
 import ufal.udpipe as udpipe
 
 from benchmarks.peers.system import Answers, Sentences, System, Tree, bytes_on_disk
+from structural_kd.files import write_whole
 
 TAGGER = "iterations=5"
 """In place of 20, which take three quarters of an hour more; the held-out split chooses among them. All other
 settings are the library's own."""
 
 
-class UDPipeError(RuntimeError):
-    """UDPipe refused a file; the message is its own."""
-
-
 def train(training: Path, heldout: Path, folder: Path) -> None:
-    """Train tagger and parser on a CoNLL-U file with tags and lemmas; the other one chooses among them."""
+    """Train tagger and parser on a CoNLL-U file with tags and lemmas; the held-out file chooses among them.
+
+    Raises:
+        ValueError: UDPipe refused a file; the message is its own.
+    """
     error = udpipe.ProcessingError()
     model = udpipe.Trainer.train(
         "morphodita_parsito",
@@ -34,11 +34,8 @@ def train(training: Path, heldout: Path, folder: Path) -> None:
         error,
     )
     if error.occurred():
-        raise UDPipeError(f"{training}: {error.message}")
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "model.udpipe.part"
-    part.write_bytes(model)
-    os.replace(part, folder / "model.udpipe")
+        raise ValueError(f"{training}: {error.message}")
+    write_whole(folder / "model.udpipe", model)
 
 
 def _read_conllu(path: Path) -> Any:
@@ -49,7 +46,7 @@ def _read_conllu(path: Path) -> Any:
         sentences.append(sentence)
         sentence = udpipe.Sentence()
     if error.occurred():
-        raise UDPipeError(f"{path}: {error.message}")
+        raise ValueError(f"{path}: {error.message}")
     return sentences
 
 
@@ -58,12 +55,9 @@ def load(folder: Path) -> dict[str, System]:
     path = folder / "model.udpipe"
     model = udpipe.Model.load(str(path))
     if not model:
-        raise UDPipeError(f"{path}: is no UDPipe model, or is damaged; delete {folder} to train it again")
-    return {
-        "udpipe": System(
-            "UDPipe 1 (tagger and parser)", partial(_annotate, model), _read, size=bytes_on_disk(path)
-        )
-    }
+        raise ValueError(f"{path}: is no UDPipe model, or is damaged; delete {folder} to train it again")
+    title = "UDPipe 1 (tagger and parser)"
+    return {"udpipe": System(title, partial(_annotate, model), _read, size=bytes_on_disk(path))}
 
 
 def _annotate(model: Any, sentences: Sentences) -> list[Any]:
@@ -79,9 +73,8 @@ def _annotate(model: Any, sentences: Sentences) -> list[Any]:
 
 
 def _read(annotated: list[Any]) -> Answers:
-    return Answers(trees=[_tree(sentence) for sentence in annotated])
-
-
-def _tree(sentence: Any) -> Tree:
-    words = [sentence.words[i] for i in range(1, sentence.words.size())]  # the first one is the root itself
-    return [word.head for word in words], [word.deprel for word in words]
+    trees: list[Tree] = []
+    for sentence in annotated:
+        words = [sentence.words[i] for i in range(1, sentence.words.size())]  # the first one is the root
+        trees.append(([word.head for word in words], [word.deprel for word in words]))
+    return Answers(trees=trees)

@@ -9,7 +9,7 @@ from spacy.vocab import Vocab
 from benchmarks.peers.measure import Scores, scores
 from benchmarks.peers.system import System
 from benchmarks.peers.systems import crfsuite, ours, spacy_pipeline, udpipe
-from benchmarks.peers.systems.ours import KINDS
+from benchmarks.peers.systems.ours import BUNDLES
 from tests.benchmarks.peers.tiny import write_corpus
 from tests.export.tiny_models import run_folder
 from train.corpora import Corpus, Sentence, conllu_file, load_corpus
@@ -29,13 +29,12 @@ def points(system: System, corpus: Corpus) -> Scores:
     return scores(system.read(system.annotate(sentences)), corpus.test)
 
 
-def test_crfsuite_learns_and_dev_chooses_its_penalties(corpus: Corpus, tmp_path: Path) -> None:
-    tried = crfsuite.train(corpus, tmp_path, iterations=60)
-    assert len(tried) == len(crfsuite.GRID)
+def test_crfsuite_learns_and_leaves_nothing_but_its_model(corpus: Corpus, tmp_path: Path) -> None:
+    crfsuite.train(corpus, tmp_path, iterations=60)
     [system] = crfsuite.load(tmp_path).values()
     assert system.parameters
     found = points(system, corpus)
-    assert found.f1 == max(row["dev_f1"] for row in tried) == 100
+    assert found.f1 == 100
     assert found.las is None
     system.renew()
     assert points(system, corpus) == found
@@ -58,7 +57,7 @@ def test_crfsuites_features_of_a_word_are_those_of_its_neighbours_too() -> None:
 
 def test_a_crfsuite_model_that_is_damaged_is_an_error_that_says_what_to_delete(tmp_path: Path) -> None:
     (tmp_path / crfsuite.MODEL).write_bytes(b"no model")
-    with pytest.raises(crfsuite.CRFsuiteError, match=f"delete {tmp_path}"):
+    with pytest.raises(ValueError, match=f"delete {tmp_path}"):
         crfsuite.load(tmp_path)
 
 
@@ -100,10 +99,10 @@ def test_spacy_is_trained_on_the_types_as_they_are_called() -> None:
 def test_udpipe_names_a_file_that_it_can_not_read(tmp_path: Path) -> None:
     broken = tmp_path / "train.conllu"
     broken.write_text("1\tword\n\n")
-    with pytest.raises(udpipe.UDPipeError, match=r"train\.conllu"):
+    with pytest.raises(ValueError, match=r"train\.conllu"):
         udpipe.train(broken, broken, tmp_path / "udpipe")
     (tmp_path / "model.udpipe").write_bytes(b"no model")
-    with pytest.raises(udpipe.UDPipeError, match=f"delete {tmp_path}"):
+    with pytest.raises(ValueError, match=f"delete {tmp_path}"):
         udpipe.load(tmp_path)
 
 
@@ -112,15 +111,16 @@ def test_our_bundles_are_exported_once_and_know_no_word_of_the_test_split_alone(
 ) -> None:
     run = run_folder(tmp_path / "ours", {"ner": "crf", "parse": "biaffine"})
     students = {
-        name: kind for name, kind in KINDS.items() if (kind.role, kind.precision) == ("student", "fp32")
+        name: each for name, each in BUNDLES.items() if (each.role, each.precision) == ("student", "fp32")
     }
-    monkeypatch.setattr(ours, "KINDS", students)
+    monkeypatch.setattr(ours, "BUNDLES", students)
+    monkeypatch.setattr("export.model.RANDOM_INPUTS", 32)
     systems = ours.load(run, corpus)
     assert set(systems) == {"ner_fp32", "parse_fp32"}
-    when = (run / ours.BUNDLES / "ner_fp32" / "manifest.json").stat().st_mtime_ns
+    when = (run / ours.FOLDER / "ner_fp32" / "manifest.json").stat().st_mtime_ns
     system = ours.load(run, corpus)["ner_fp32"]
-    assert (run / ours.BUNDLES / "ner_fp32" / "manifest.json").stat().st_mtime_ns == when
-    annotate: Any = ours._system(students["ner_fp32"], run / ours.BUNDLES / "ner_fp32", {"sola"}).annotate
+    assert (run / ours.FOLDER / "ner_fp32" / "manifest.json").stat().st_mtime_ns == when
+    annotate: Any = ours._system(students["ner_fp32"], run / ours.FOLDER / "ner_fp32", {"sola"}).annotate
     assert annotate.__self__.words.table.vocabulary == ["sola"]
     sentences = [["sola", "Marix", "unheard-of"], ["éü"]]
     once = system.read(system.annotate(sentences))

@@ -6,19 +6,27 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.check import check_cells
-from benchmarks.studies.plan import Run, Study, load_study, runs_of, student_jobs
-from benchmarks.studies.report import VERDICTS, where_cells_come_from
+from benchmarks.studies.plan import Study, load_study
+from benchmarks.studies.report import VERDICTS, sources
 from benchmarks.studies.rows import Results, is_current
+from benchmarks.studies.runs import StudyRun, runs_of, student_jobs
+from benchmarks.studies.selection import select
 from benchmarks.studies.significance import score_of
-from benchmarks.studies.tables import fill, run_names
+from benchmarks.studies.tables import fill_tables
 from train.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "studies" / "paper.yaml"
 
 
+def table_below(header: str, text: str) -> list[list[str]]:
+    """The cells of a Markdown table, without its header."""
+    lines = text[re.search(header, text).start() :].partition("\n\n")[0].splitlines()[2:]  # type: ignore[union-attr]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 @pytest.fixture(scope="module")
-def study() -> tuple[Study, dict[str, Run]]:
+def study() -> tuple[Study, dict[str, StudyRun]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         loaded = load_study(FILE)
@@ -30,40 +38,37 @@ def results() -> Results:
     return Results(FILE.parent)
 
 
-def test_every_cell_is_one_that_the_study_trains_and_the_papers_numbers_have_a_column(
-    study: tuple[Study, dict[str, Run]],
-) -> None:
-    loaded, runs = study
-    check_cells(loaded, runs, FILE)
-    for table in loaded.tables:
-        for row in table.rows:
-            assert set(row.paper.values if row.paper else ()) <= set(table.columns), (table.title, row.label)
+@pytest.fixture(scope="module")
+def report() -> str:
+    return (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
 
 
-def test_every_claim_has_differences_that_bear_on_it(study: tuple[Study, dict[str, Run]]) -> None:
+def test_every_cell_is_one_that_the_study_trains(study: tuple[Study, dict[str, StudyRun]]) -> None:
+    check_cells(*study, FILE)
+
+
+def test_every_claim_has_differences_that_bear_on_it(study: tuple[Study, dict[str, StudyRun]]) -> None:
     loaded, _ = study
     claims = {comparison.claim for table in loaded.tables for comparison in table.comparisons}
     assert claims == set(loaded.claims)
 
 
-def test_every_student_that_is_trained_is_shown(study: tuple[Study, dict[str, Run]]) -> None:
+def test_every_student_that_is_trained_is_shown(study: tuple[Study, dict[str, StudyRun]]) -> None:
     loaded, runs = study
-    shown = set()
-    for query in (query for table in loaded.tables for _, _, query in table.queries()):
-        objective = str(query.get("objective", "")).format(**query)
-        shown |= {(name.format(**query), query.get("student"), objective) for name in run_names(query)}
+    selections = [select(query, runs) for table in loaded.tables for _, _, query in table.queries()]
+    shown = {(run.name, each.student, each.model) for each in selections for run in each.runs}
     assert {(job.run, job.student, job.objective) for job in student_jobs(runs)} <= shown
 
 
 def test_stored_rows_are_ones_that_the_study_still_has(
-    study: tuple[Study, dict[str, Run]], results: Results
+    study: tuple[Study, dict[str, StudyRun]], results: Results
 ) -> None:
     _, runs = study
     assert [row for row in results.rows if not is_current(row, runs)] == []
 
 
 def test_every_stored_score_is_that_of_the_stored_counts(
-    study: tuple[Study, dict[str, Run]], results: Results
+    study: tuple[Study, dict[str, StudyRun]], results: Results
 ) -> None:
     _, runs = study
     for row in results.rows:
@@ -75,42 +80,25 @@ def test_every_stored_score_is_that_of_the_stored_counts(
 
 
 def test_the_report_was_drawn_from_the_rows_that_are_stored(
-    study: tuple[Study, dict[str, Run]], results: Results
+    study: tuple[Study, dict[str, StudyRun]], results: Results, report: str
 ) -> None:
-    loaded, runs = study
-    report = (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
-    assert where_cells_come_from(fill(loaded, runs, results)) in report
+    drawn = sources(fill_tables(*study, results))
+    assert table_below(r"\| table ", drawn) == table_below(r"\| table ", report)
 
 
-IN_THE_README = {
-    "trees, labelled sentences only: over no distillation": "labelled_none_trees",
-    "trees, raw text as well: over Top-1": "raw_top1_trees",
-    "entities, labelled sentences only: over no distillation": "labelled_none",
-    "entities, raw text as well: over Top-1": "raw_top1",
-    "entities, raw text as well: over token-level distillation": "raw_token",
-    "entities, zero-shot: over Top-1": "zero_shot_top1",
-    "entities, zero-shot: a CRF over a MaxEnt student taught token by token": "zero_shot_token",
-    "entities, a temperature of 2 to 5: on marginals over on potentials": "local_same",
-}
-
-
-def test_the_readme_says_of_the_study_what_its_report_says(study: tuple[Study, dict[str, Run]]) -> None:
-    loaded, runs = study
-    report = (FILE.parent / "REPORT.md").read_text(encoding="utf-8")
-    cells = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
-    claims = {row[0].removeprefix("| "): row for row in cells if len(row) == 7}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("| structural distillation |")[2].partition("\n\n")[0].splitlines()[2:]
-    said = [[cell.strip() for cell in line.replace("−", "-").strip("|").split("|")] for line in table]
-    assert [row[0] for row in said] == list(IN_THE_README)
-    for label, points, low_to_high, paper, verdict in said:
-        _, wanted, difference, interval, _, papers, _ = claims[loaded.claims[IN_THE_README[label]]]
-        assert wanted.strip("*").startswith(verdict), label
-        assert (points.split()[0], low_to_high, paper) == (difference, interval, papers), label
-    tally = re.search(r"Of (\d+) claims (\d+) hold, (\d+) do not hold, and (\d+) can't be told", readme)
-    assert tally is not None
-    holds, fails, opens = (
-        sum(row[1].strip("*") == verdict for row in claims.values()) for verdict in VERDICTS.values()
-    )
-    assert tuple(map(int, tally.groups())) == (len(loaded.claims), holds, fails, opens)
-    assert f" {len(student_jobs(runs))} students" in readme
+def test_the_readmes_numbers_of_the_study_are_the_reports(
+    study: tuple[Study, dict[str, StudyRun]], report: str
+) -> None:
+    claims = table_below(r"\| claim ", report)
+    reported = {(row[2], row[3], row[5], row[1].strip("*").removesuffix(" here")) for row in claims}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    shown = table_below(r"\| structural distillation \|", readme)
+    assert shown
+    for _, points, low_to_high, paper, verdict in shown:
+        assert (points.split()[0], low_to_high, paper, verdict) in reported
+    verdicts = [row[1].strip("*") for row in claims]
+    numbers = [len(claims), *(verdicts.count(verdict) for verdict in VERDICTS.values())]
+    found = re.search(r"Of (\d+) claims (\d+) hold, (\d+) do not hold, and (\d+) can't be told", readme)
+    assert found is not None
+    assert list(map(int, found.groups())) == numbers
+    assert f" {len(student_jobs(study[1]))} students" in readme

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.studies.plan import Run, StudyError, load_study, runs_of, student_jobs
+from benchmarks.studies.plan import StudyError, load_study
+from benchmarks.studies.runs import StudyRun, runs_of, student_jobs
 
 RECIPE: dict[str, Any] = {
     "corpus": "en_ewt",
@@ -23,7 +24,7 @@ def write(folder: Path, **study: Any) -> Path:
     return path
 
 
-def plan(folder: Path, **entries: Any) -> dict[str, Run]:
+def plan(folder: Path, **entries: Any) -> dict[str, StudyRun]:
     recipe = str(folder / "recipe.yaml")
     path = write(folder, runs={name: {"recipe": recipe, **entry} for name, entry in entries.items()})
     return runs_of(load_study(path), path)
@@ -93,9 +94,9 @@ def test_a_students_settings_are_its_own_not_those_of_other_students_objectives_
         longer={"set": {"tasks.ner.students.crf.steps": 6}},
         softer={"set": {"distillation.temperature": 3}},
     )
-    assert runs["plain"].digest("crf") == runs["fewer"].digest("crf")
-    assert runs["plain"].digest("softmax") == runs["longer"].digest("softmax")
-    assert len({runs[name].digest("crf") for name in ("plain", "longer", "softer")}) == 3
+    assert runs["plain"].digests["crf"] == runs["fewer"].digests["crf"]
+    assert runs["plain"].digests["softmax"] == runs["longer"].digests["softmax"]
+    assert len({runs[name].digests["crf"] for name in ("plain", "longer", "softer")}) == 3
 
 
 def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ def test_the_rows_of_teachers_are_of_all_that_they_depend_on(tmp_path: Path) -> 
         token={"set": token},
         longer_token={"set": {**token, "tasks.ner.token_teacher": {"kind": "softmax", "steps": 9}}},
     )
-    assert runs["plain"].teachers_digest() == runs["softer"].teachers_digest()
+    assert runs["plain"].teachers_digest == runs["softer"].teachers_digest
     assert runs["token"].shared_key() == runs["plain"].shared_key()
     assert runs["token"].token_key() != runs["longer_token"].token_key()
     names = ("plain", "raw", "folds", "token", "longer_token")
-    assert len({runs[name].teachers_digest() for name in names}) == 5
+    assert len({runs[name].teachers_digest for name in names}) == 5
 
 
 def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "error"),
     [
         ({"set": {"labeled": 5}}, "runs.a: .*labeled: unknown key; did you mean 'labelled'"),
         ({"grid": {"unlabelled": []}}, "runs.a.grid.unlabelled: .*at least 1"),
@@ -138,17 +139,17 @@ def test_a_run_of_other_settings_has_another_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_study_is_refused_with_the_place_and_the_remedy(
-    tmp_path: Path, entry: dict[str, Any], said: str
+    tmp_path: Path, entry: dict[str, Any], error: str
 ) -> None:
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises(StudyError, match=error):
         plan(tmp_path, a=entry)
 
 
 def test_seeds_that_stand_twice_and_runs_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"there are two runs a/unlabelled=5; rename"):
         plan(tmp_path, **{"a": {"grid": {"unlabelled": [5]}}, "a/unlabelled=5": {}})
-    for wrong, said in (({"seeds": [1, 2, 2]}, "one stands twice"), ({"report": "x/y.md"}, "name it alone")):
-        with pytest.raises(StudyError, match=said):
+    for wrong, error in (({"seeds": [1, 2, 2]}, "one stands twice"), ({"report": "x/y.md"}, "name it alone")):
+        with pytest.raises(StudyError, match=error):
             load_study(write(tmp_path, runs={}, **wrong))
 
 

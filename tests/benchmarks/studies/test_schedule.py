@@ -3,19 +3,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.studies.plan import Run, StudentJob, load_study, runs_of, student_jobs
-from benchmarks.studies.schedule import (
-    STUDENT_SECONDS,
-    TEACHING_SECONDS,
-    Queue,
-    other_teachers,
-    seconds_left,
-    why,
-)
+from benchmarks.studies.plan import load_study
+from benchmarks.studies.runs import StudentJob, StudyRun, runs_of, student_jobs
+from benchmarks.studies.schedule import Queue, other_teachers, reason
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> dict[str, Run]:
+def runs(tmp_path: Path) -> dict[str, StudyRun]:
     """Two runs over one text, and one over another."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -38,7 +32,7 @@ def runs(tmp_path: Path) -> dict[str, Run]:
 
 
 def test_teachings_of_one_text_wait_for_one_another_and_students_for_their_teachers(
-    runs: dict[str, Run],
+    runs: dict[str, StudyRun],
 ) -> None:
     queue = Queue(runs, student_jobs(runs))
     assert len(queue) == 3 + 12
@@ -52,7 +46,7 @@ def test_teachings_of_one_text_wait_for_one_another_and_students_for_their_teach
     assert queue.next() == StudentJob("hebrew", "crf", "none", 1)
 
 
-def test_the_students_of_teachers_that_failed_are_taken_out(runs: dict[str, Run]) -> None:
+def test_the_students_of_teachers_that_failed_are_taken_out(runs: dict[str, StudyRun]) -> None:
     queue = Queue(runs, student_jobs(runs))
     assert queue.next() == "plain"
     assert {job.run for job in queue.fail("plain")} == {"plain"}
@@ -60,36 +54,19 @@ def test_the_students_of_teachers_that_failed_are_taken_out(runs: dict[str, Run]
     assert queue.next() == "soft"
 
 
-def test_the_time_left_is_that_of_such_jobs_before_and_a_guess_where_there_was_none(
-    runs: dict[str, Run],
-) -> None:
-    queue = Queue(runs, student_jobs(runs))
-    guess = (3 * TEACHING_SECONDS + 12 * STUDENT_SECONDS) / 2
-    assert seconds_left([], queue, processes=2) == guess
-    row = {"metric": "seconds", "task": "ner"}
-    timed = [
-        {**row, "run": "plain", "student": "crf", "value": 10.0},
-        {**row, "run": "soft", "student": "crf", "value": 20.0},
-        {**row, "run": "soft", "student": "crf", "value": 40.0},
-        {**row, "run": "plain", "student": "", "value": 100.0},
-    ]
-    # plain 4 × 10, soft 4 × 30, hebrew as all students of the task: 4 × 20.
-    assert seconds_left(timed, queue, processes=1) == 3 * 100 + 40 + 120 + 80
-
-
-def test_teachers_that_were_trained_again_and_score_otherwise_are_told() -> None:
+def test_other_teachers_than_those_of_the_stored_rows_give_a_warning() -> None:
     stored = {"case": "1a", "split": "test", "metric": "f1", "value": 74.27}
     speed = {"case": "1a", "split": "test", "metric": "sent_per_s", "value": 100.0}
     assert other_teachers([stored, speed], [stored, {**speed, "value": 99.0}]) == ""
-    said = other_teachers([{**stored, "value": 74.31}], [stored])
-    assert said == ", but not those of the stored rows: test F1 74.31, stored 74.27"
+    warning = other_teachers([{**stored, "value": 74.31}], [stored])
+    assert warning == ", but not those of the stored rows: test F1 74.31, stored 74.27"
 
 
-def test_a_fault_of_the_program_is_told_with_its_kind_and_its_place_is_in_the_log(tmp_path: Path) -> None:
+def test_the_traceback_of_a_fault_of_the_program_is_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
-    assert why(RuntimeError("labelled: 99 sentences are wanted"), log) == "labelled: 99 sentences are wanted"
+    assert reason(RuntimeError("labelled: 99 sentences"), log) == "labelled: 99 sentences"
     assert not log.exists()
     with pytest.raises(KeyError) as fault:
         {"test": 1}["dev"]
-    assert why(fault.value, log) == f"KeyError: 'dev'; see {log}"
+    assert reason(fault.value, log) == f"KeyError: 'dev'; see {log}"
     assert "test_schedule.py" in log.read_text()

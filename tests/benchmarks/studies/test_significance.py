@@ -3,21 +3,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.studies.significance import Scored, aso_epsilon, differences, interval, score_of, shared_seeds
+from benchmarks.studies.significance import (
+    ModelScores,
+    aso_epsilon,
+    differences,
+    interval,
+    score_of,
+    shared_seeds,
+)
 from train.metrics import attachment_scores_of, entity_scores_of
 
 
-def scored(rates: list[float], sentences: int = 400, seed: int = 0) -> Scored:
+def scored(rates: list[float], sentences: int = 400, seed: int = 0) -> ModelScores:
     """A tagger of one entity a sentence, which it finds with each seed at another rate."""
     generator = np.random.default_rng(seed)
     hit = generator.random(sentences)
     counts = np.stack([[(int(h < rate), 1, 1) for h in hit] for rate in rates])  # [S, n, 3]
     values = tuple(score_of(counts.sum(1), "ner").tolist())
-    return Scored(tuple(range(len(rates))), values, (counts,), "ner")
+    return ModelScores(tuple(range(len(rates))), values, (counts,), "ner")
 
 
-def bare(*values: float) -> Scored:
-    return Scored(tuple(range(len(values))), values, (), "ner")
+def bare(*values: float) -> ModelScores:
+    return ModelScores(tuple(range(len(values))), values, (), "ner")
 
 
 def test_the_score_of_counts_is_that_of_the_tasks_own_metrics() -> None:
@@ -65,7 +72,7 @@ def test_the_interval_contains_no_difference_in_19_of_20_studies_without_one(see
 def test_seeds_of_one_side_are_compared_with_the_same_seeds_of_the_other() -> None:
     ours, theirs = bare(10.0, 50.0, 90.0), bare(9.0, 49.0, 89.0)
     assert np.allclose(differences(ours, theirs), 1)
-    later = Scored((1, 2, 3), (50.0, 90.0, 7.0), (), "ner")
+    later = ModelScores((1, 2, 3), (50.0, 90.0, 7.0), (), "ner")
     seeds = shared_seeds([ours, later])
     assert seeds == (1, 2)
     assert np.allclose(differences(ours.of(seeds), later.of(seeds)), 0)
@@ -82,7 +89,7 @@ def test_one_teacher_is_compared_with_five_students() -> None:
 
 def test_an_average_takes_each_corpus_the_same() -> None:
     small, large = scored([0.5] * 2, sentences=50), scored([0.9] * 2, sentences=500)
-    both = Scored((0, 1), (70.0, 70.0), (*small.counts, *large.counts), "ner")
+    both = ModelScores((0, 1), (70.0, 70.0), (*small.counts, *large.counts), "ner")
     expected = (np.mean(small.values) + np.mean(large.values)) / 2
     assert differences(both, bare(0.0, 0.0)).mean() == pytest.approx(expected, abs=1)
 
