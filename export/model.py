@@ -40,7 +40,7 @@ from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import SubwordVectors, WordTable
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
-from train.splits import read_word_types
+from train.word_types import read_word_types
 
 TABLE_BYTES = 64 * 2**20
 """Most bytes of the table of projected words, the most frequent first; the others are projected when met."""

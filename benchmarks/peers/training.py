@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.peers.systems import crfsuite, spacy_pipeline, udpipe
 from loadtest.machine import machine, now
+from structural_kd.files import write_whole
 from train.corpora import Corpus, conllu_file
-from train.splits import write_whole
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPE = PROJECT / "recipes" / "peers.yaml"

@@ -10,7 +10,7 @@ from benchmarks.studies.plan import Curve, Run, Study
 from benchmarks.studies.rows import Results
 from benchmarks.studies.significance import Scored, differences, interval, over_shared_seeds, shared_seeds
 from benchmarks.studies.tables import FEWEST_SEEDS, Cell, Cells
-from train.splits import write_whole
+from structural_kd.files import write_whole
 from train.tasks import TASKS
 
 

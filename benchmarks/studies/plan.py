@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from train.distill.objectives import is_for
-from train.model_kinds import FAMILY, StudentKind
+from train.model_kinds import FAMILY, StudentKind, TaskName
 from train.recipe import Recipe, RecipeError, Seed, TaskSettings, load_recipe
 
 
@@ -158,12 +158,12 @@ class Run:
     recipe: Recipe
 
     @property
-    def task(self) -> str:
+    def task(self) -> TaskName:
         return next(iter(self.recipe.tasks))
 
     @property
     def task_settings(self) -> TaskSettings:
-        return self.recipe.tasks[self.task]  # type: ignore[index]
+        return self.recipe.tasks[self.task]
 
     def shared_key(self) -> str:
         """Of all that word vectors and teachers depend on: runs with the same key have the same teachers."""

@@ -19,7 +19,7 @@ from benchmarks.studies.tables import (
     pooled,
     recovered,
 )
-from train.splits import write_whole
+from structural_kd.files import write_whole
 
 VERDICTS = {"better": "holds", "worse": "does not hold", "open": "can't be told here"}
 

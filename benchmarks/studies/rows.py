@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.studies.plan import Run
-from train.splits import write_whole
+from structural_kd.files import write_whole
 from train.tasks import TASKS
 
 Row = dict[str, Any]

@@ -117,24 +117,6 @@ def _arc_marginals(teacher: HeadSelection) -> Tensor:
     return teacher.marginals()
 
 
-def restrict(marginals: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """Marginals of a student that has only some of the parts of each token, renormalised.
-
-    Args:
-        marginals: [B, n, ...] a distribution over the parts of each token; all zero in the padding.
-        allowed: the parts the student has, broadcastable to ``marginals``.
-
-    Returns:
-        The restricted marginals in the same shape, and the lost mass of each token [B, n]. A token that
-        loses everything keeps marginals of zero: there the teacher says nothing the student could say.
-    """
-    kept = marginals * allowed  # [B, n, ...]
-    mass = kept.flatten(2).sum(-1)  # [B, n]
-    total = marginals.flatten(2).sum(-1)  # [B, n]
-    scale = torch.where(mass > 0, total / mass.clamp_min(torch.finfo(mass.dtype).tiny), 0.0)
-    return kept * scale.view(*mass.shape, *[1] * (marginals.dim() - 2)), (total - mass).clamp_min(0)
-
-
 @projection(SpanSet, TokenSoftmax)
 def _bioes_marginals(teacher: SpanSet) -> Tensor:
     """Case 4 (appendix A, corrected): O, then B, I, E, S of each type: [B, n, 4L+1]."""

@@ -1,7 +1,6 @@
 """What a trained model is, beside its weights: enough to build it again for scoring, resuming or export."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, Literal
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from structural_kd.files import whole, write_whole
+from train.model_kinds import NetworkKind, TaskName
 from train.models.encoders import TokenEncoder
 from train.models.parsers import BiaffineParser, SecondOrderParser, SequenceLabellingParser
 from train.models.representation import Representation
@@ -17,11 +18,6 @@ from train.models.span_tagger import SpanTagger
 from train.models.taggers import CRFTagger, SoftmaxTagger
 from train.models.words import WordFeatures, WordTypes
 from train.structs import HeadSelection, MatrixTree, ProjectiveTree
-
-Task = Literal["ner", "parse"]
-Kind = Literal[
-    "crf", "softmax", "span", "biaffine", "matrix_tree", "projective_tree", "second_order", "labeller"
-]
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class ModelCard:
     words reads its encoder alone.
     """
 
-    task: Task
-    kind: Kind
+    task: TaskName
+    kind: NetworkKind
     role: Literal["teacher", "student"]
     language: str
     labels: tuple[str, ...]
@@ -89,10 +85,7 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
     return _BUILDERS[card.kind](card, representation)
 
 
-_Builder = Callable[[ModelCard, Representation], nn.Module]
-
-
-def _biaffine(family: type[HeadSelection | MatrixTree | ProjectiveTree]) -> _Builder:
+def _biaffine(family: type[HeadSelection | MatrixTree | ProjectiveTree]) -> "_Builder":
     return lambda card, representation: BiaffineParser(
         representation,
         card.labels,
@@ -114,7 +107,8 @@ def _second_order(card: ModelCard, representation: Representation) -> nn.Module:
     )
 
 
-_BUILDERS: dict[str, _Builder] = {
+_Builder = Callable[[ModelCard, Representation], nn.Module]
+_BUILDERS: dict[NetworkKind, _Builder] = {
     "crf": lambda card, representation: CRFTagger(representation, card.labels),
     "softmax": lambda card, representation: SoftmaxTagger(representation, card.labels),
     "span": lambda card, representation: SpanTagger(
@@ -132,16 +126,11 @@ _BUILDERS: dict[str, _Builder] = {
 
 def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) -> None:
     """Write ``model.safetensors`` and ``model.json``, with ``about`` (scores, seed …) beside the card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "model.safetensors.part"
-    save_model(model, str(weights))
-    os.replace(weights, folder / "model.safetensors")
+    with whole(folder / "model.safetensors") as part:
+        save_model(model, str(part))
     # The card comes last: a folder with a card is a finished model.
-    card_file = folder / "model.json.part"
-    card_file.write_text(
-        json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    os.replace(card_file, folder / "model.json")
+    content = json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1)
+    write_whole(folder / "model.json", content + "\n")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:

@@ -47,6 +47,7 @@ class Encoder:
     """A pretrained encoder in evaluation mode and its tokenizer.
 
     digest: SHA-256 over the files it was read from.     hidden_size: D.
+    weights: their precision and where they are from, for people.
     max_pieces: longest window, special pieces included.
     """
 
@@ -56,6 +57,7 @@ class Encoder:
     tokenizer: Tokenizer
     hidden_size: int
     max_pieces: int
+    weights: str = "weights of an unknown place"
 
     @property
     def device(self) -> torch.device:
@@ -165,7 +167,8 @@ def load_encoder(
     name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Encoder:
     """Finds and loads an encoder (`find_encoder`), without pooler, in evaluation mode."""
-    path = find_encoder(name).path
+    found = find_encoder(name)
+    path = found.path
     if path.is_dir():
         model = transformers.AutoModel.from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
@@ -187,6 +190,7 @@ def load_encoder(
         tokenizer=tokenizer,
         hidden_size=model.config.hidden_size,
         max_pieces=longest_window(model),
+        weights=f"{'full' if path.is_dir() else '4-bit'}, {found.kind}",
     )
 
 

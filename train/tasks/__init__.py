@@ -1,4 +1,4 @@
-"""The two tasks: entities and dependency trees. Each says how its gold, targets and predictions look."""
+"""The two tasks, entities and dependency trees: gold, predictions, scores and stored targets."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,18 +8,48 @@ from torch import nn
 
 from train.corpora import Sentence
 from train.distill.objectives import TeacherTargets
-from train.distill.target_store import Target, TargetHeader
+from train.distill.target_store import Content, TargetHeader, TargetRow
+from train.model_kinds import TaskName
 from train.structs import StructuredDistribution
 from train.tasks.ner import EntityTask
 from train.tasks.parse import TreeTask
 
 
-class TrainingTask(Protocol):
-    """What the trainer asks of a task."""
+class TargetRows(Protocol):
+    """How a task's teacher targets are stored: a row of arrays a sentence."""
 
-    name: str
+    def to_rows(
+        self,
+        teacher: StructuredDistribution,
+        onto: type[StructuredDistribution],
+        header: TargetHeader,
+        *,
+        allow_inconsistent: bool = False,
+    ) -> list[TargetRow]:
+        """Rows of a batch, of the content that the header names, for students of the family ``onto``.
+
+        Raises:
+            ValueError: the targets are no numbers, or contradict one another.
+        """
+
+    def to_batch(
+        self, rows: Mapping[Content, list[TargetRow]], model: nn.Module, temperature: float
+    ) -> TeacherTargets:
+        """Rows by content as one batch, for a student."""
+
+    def lost_mass(self, rows: list[TargetRow], model: nn.Module) -> float | None:
+        """The teacher's mass that a student can not express; None where it can express all of it."""
+
+
+class TrainingTask(Protocol):
+    """What training asks of a task."""
+
+    name: TaskName
     metric: str  # the score that chooses checkpoints
     labels: tuple[str, ...]
+
+    @property
+    def targets(self) -> TargetRows: ...
 
     def has_gold(self, sentence: Sentence) -> bool: ...
 
@@ -28,24 +58,6 @@ class TrainingTask(Protocol):
 
     def annotated(self, sentence: Sentence, prediction: Any) -> Sentence:
         """The sentence with a prediction in place of gold."""
-
-    def targets(
-        self,
-        teacher: StructuredDistribution,
-        onto: type[StructuredDistribution],
-        header: TargetHeader,
-        *,
-        allow_inconsistent: bool = False,
-    ) -> list[Target]:
-        """A batch of sentences as rows of the target store, of the content that the header names."""
-
-    def teacher_targets(
-        self, rows: Mapping[str, list[Target]], model: nn.Module, temperature: float
-    ) -> TeacherTargets:
-        """Rows of the target store, by content, as one batch."""
-
-    def lost_mass(self, rows: list[Target], model: nn.Module) -> float | None:
-        """The teacher's mass that a student can not express; None where it can express all of it."""
 
     def decode(self, model: Any, distribution: StructuredDistribution) -> list[Any]:
         """Predictions for a batch; a mixture of teachers is decoded without its models."""
@@ -59,4 +71,4 @@ class TrainingTask(Protocol):
 
 TASKS: dict[str, type[EntityTask] | type[TreeTask]] = {"ner": EntityTask, "parse": TreeTask}
 
-__all__ = ["TASKS", "EntityTask", "TrainingTask", "TreeTask"]
+__all__ = ["TASKS", "EntityTask", "TargetRows", "TrainingTask", "TreeTask"]
