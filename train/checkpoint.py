@@ -1,6 +1,7 @@
 """What a killed run goes on from: checkpoints of training, and finished models."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from structural_kd.files import whole
 from train.models.card import read_card
+from train.recipe import Training
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -28,31 +30,46 @@ def check_settings(where: Path, found: dict[str, Any] | None, wanted: dict[str, 
             )
 
 
-def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder holds the finished model of these settings; other settings are an error."""
-    if not (folder / "model.json").exists():
-        return False
-    _, about = read_card(folder)
-    check_settings(folder, about.get("settings"), settings)
-    return True
+@dataclass(frozen=True)
+class Network:
+    """One network of a run: its settings, which decide what it becomes, and its folder.
+
+    Args:
+        settings: a finished or half-finished network is only kept under the same ones.
+        title: its name in logs.
+    """
+
+    training: Training
+    seed: int
+    settings: dict[str, Any]
+    folder: Path
+    title: str
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds the finished model of these settings; other settings are an error."""
+        if not (self.folder / "model.json").exists():
+            return False
+        _, about = read_card(self.folder)
+        check_settings(self.folder, about.get("settings"), self.settings)
+        return True
 
 
-def save_checkpoint(folder: Path, settings: dict[str, Any], **state: Any) -> None:
+def save_checkpoint(network: Network, **state: Any) -> None:
     """Write the state of a training, of torch's random numbers as well."""
-    state["settings"] = json.dumps(settings)
+    state["settings"] = json.dumps(network.settings)
     state["random"] = torch.get_rng_state()
     state["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    with whole(folder / CHECKPOINT) as part:
+    with whole(network.folder / CHECKPOINT) as part:
         torch.save(state, part)
 
 
-def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The state of a training of these settings, if there is one; torch's random numbers go on from it."""
-    file = folder / CHECKPOINT
+def load_checkpoint(network: Network) -> dict[str, Any] | None:
+    """The state of a training that was stopped, if there is one; torch's random numbers go on from it."""
+    file = network.folder / CHECKPOINT
     if not file.exists():
         return None
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    check_settings(file, json.loads(state["settings"]), settings)
+    check_settings(file, json.loads(state["settings"]), network.settings)
     torch.set_rng_state(state["random"])
     if state["random_cuda"]:
         torch.cuda.set_rng_state_all(state["random_cuda"])

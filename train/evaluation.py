@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from structural_kd.words import SubwordVectors
-from train.checkpoint import CHECKPOINT
+from train.checkpoint import CHECKPOINT, Network
 from train.corpora import Sentence
 from train.experiment import Experiment
 from train.models.card import ModelCard, save_trained
@@ -107,8 +106,8 @@ def evaluate_and_save(
     experiment: Experiment,
     task: TrainingTask,
     model: nn.Module,
+    network: Network,
     card: ModelCard,
-    folder: Path,
     references: Mapping[int, Sentence],
     splits: Mapping[str, Sequence[int]],
     **about: Any,
@@ -120,12 +119,14 @@ def evaluate_and_save(
         name.replace("/", "-"): found.counts for name, found in found.items() if found.counts is not None
     }
     encoder = experiment.encoder if card.encoder else None
-    np.savez_compressed(folder / "counts.npz", allow_pickle=False, **counts)
+    np.savez_compressed(network.folder / "counts.npz", allow_pickle=False, **counts)
     save_trained(
-        folder,
+        network.folder,
         model,
         card,
         **about,
+        seed=network.seed,
+        settings=network.settings,
         scores={name: found.scores for name, found in found.items() if found.scores},
         parameters=count_parameters(experiment, model),
         sentences_per_second=speed(experiment, task, model),
@@ -133,7 +134,7 @@ def evaluate_and_save(
         encoder_digest=encoder and encoder.digest,
         encoder_weights=encoder and encoder.weights,
     )
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (network.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def count_parameters(experiment: Experiment, model: nn.Module | Ensemble) -> int:

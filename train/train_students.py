@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from structural_kd.trees import RelativeLabel, relative_labels
 from train.batching import TrainingSet
-from train.checkpoint import is_finished
+from train.checkpoint import Network
 from train.corpora import Sentence
 from train.distill.loss import distillation_loss
 from train.distill.objectives import TeacherTargets, is_for
@@ -68,13 +69,13 @@ def train_student(
         for content in loss.contents
     }
     settings = experiment.settings_of(training, seed=seed, objective=objective)
-    settings["unlabelled"] = len(splits.unlabelled)
-    settings["distillation"] = (
-        distillation.model_dump(mode="json", exclude={"objectives"}) if stores else None
-    )
-    settings["teacher"] = teachers.digest if stores else None
+    settings |= {"unlabelled": len(splits.unlabelled), "distillation": None, "teacher": None}
+    if stores:
+        settings["distillation"] = distillation.model_dump(mode="json", exclude={"objectives"})
+        settings["teacher"] = teachers.digest
     folder = experiment.out / task.name / "students" / f"{kind}-{objective}-seed{seed}"
-    if is_finished(folder, settings):
+    network = Network(training, seed, settings, folder, f"{task.name} {kind} {objective} seed {seed}")
+    if network.is_finished():
         return
     closed = _relative_labels(splits.select(splits.labelled)) if kind == "labeller" else ()
     card = ModelCard(
@@ -85,47 +86,41 @@ def train_student(
     # A labelled sentence without this task's gold is raw text to it.
     labelled = np.array([i for i in splits.student_train if task.has_gold(splits.sentences[i])], np.int64)
     unlabelled = np.setdiff1d(splits.student_train, labelled) if stores else np.array([], np.int64)
+    epoch = _epoch(labelled, unlabelled, distillation.unlabelled_share)
     row_of = {number: row for row, number in enumerate(splits.student_train)}
 
     def read_targets(numbers: Sequence[int]) -> TeacherTargets:
         rows = {content: [store[row_of[i]] for i in numbers] for content, store in stores.items()}
         return task.targets.to_batch(rows, model, distillation.temperature)
 
+    def dev_score(model: nn.Module) -> float:
+        found = evaluate(experiment, task, model, splits.dev, supervision.references)
+        return main_score(task, found.scores)
+
+    data = TrainingSet(experiment.dataset, task, epoch, experiment.device)
+    if stores:
+        data = replace(data, read_targets=read_targets)
     start = time.perf_counter()
     fit(
         model,
-        TrainingSet(
-            experiment.dataset,
-            task,
-            _epoch(labelled, unlabelled, distillation.unlabelled_share),
-            experiment.device,
-            read_targets=read_targets if stores else None,
-        ),
-        training,
-        seed,
+        network,
+        data,
         loss=partial(distillation_loss, settings=loss),
-        dev_score=lambda m: main_score(
-            task, evaluate(experiment, task, m, splits.dev, supervision.references).scores
-        ),
+        dev_score=dev_score,
         accelerator=experiment.accelerator,
-        folder=folder,
-        settings=settings,
-        title=f"{task.name} {kind} {objective} seed {seed}",
     )
     evaluate_and_save(
         experiment,
         task,
         model,
+        network,
         card,
-        folder,
         supervision.references,
         {"dev": splits.dev, **tested_splits(experiment, task)},
         objective=objective,
-        seed=seed,
         case=case_of(supervision.teachers.kinds, kind),
         labelled=len(labelled),
         unlabelled=len(unlabelled),
-        settings=settings,
         seconds=round(time.perf_counter() - start, 1),
         **_lost_mass(task, kind, stores, model),
     )
@@ -133,20 +128,12 @@ def train_student(
 
 def _relative_labels(sentences: Sequence[Sentence]) -> tuple[RelativeLabel, ...]:
     """The closed label set of a sequence labelling parser: all that the sentences' trees need."""
-    return tuple(
-        sorted(
-            {
-                label
-                for sentence in sentences
-                if sentence.heads and sentence.deprels
-                for label in relative_labels(sentence.heads, sentence.deprels)
-            }
-        )
-    )
+    trees = [(s.heads, s.deprels) for s in sentences if s.heads and s.deprels]
+    return tuple(sorted({label for heads, deprels in trees for label in relative_labels(heads, deprels)}))
 
 
 def _lost_mass(
-    task: TrainingTask, kind: StudentKind, stores: Mapping[Content, TargetStore], model: torch.nn.Module
+    task: TrainingTask, kind: StudentKind, stores: Mapping[Content, TargetStore], model: nn.Module
 ) -> dict[str, Any]:
     """What share of the teacher's mass a student can not express, where that is measured."""
     if "marginals" not in stores:

@@ -14,7 +14,7 @@ from torch import nn
 
 from structural_kd.files import write_whole
 from train.batching import TrainingSet
-from train.checkpoint import is_finished
+from train.checkpoint import Network
 from train.corpora import Sentence
 from train.distill.loss import gold_loss
 from train.evaluation import (
@@ -177,17 +177,14 @@ def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.
     use, live, encoder_settings = _encoder_of(experiment, teacher)
     gold = [i for i in member.labelled if task.has_gold(splits.sentences[i])]
     numbers = np.array([i for i in gold if kind != "projective_tree" or _is_projective(splits.sentences[i])])
-    settings = experiment.settings_of(
-        teacher,
-        seed=seed,
-        encoder=encoder_settings,
-        learns_from=hashlib.sha256(numbers.tobytes()).hexdigest(),
-    )
-    if is_finished(member.folder, settings):
+    chosen = hashlib.sha256(numbers.tobytes()).hexdigest()
+    settings = experiment.settings_of(teacher, seed=seed, encoder=encoder_settings, learns_from=chosen)
+    network = Network(teacher, seed, settings, member.folder, f"{task.name} {member.title}")
+    if network.is_finished():
         return load_trained(member.folder, experiment.dataset.types, live).to(experiment.device)
-    title = f"{task.name} {member.title}"
     if len(numbers) < len(gold):
-        log(f"{title}: {len(gold) - len(numbers)} of {len(gold)} trees have crossing arcs and are left out")
+        crossing = len(gold) - len(numbers)
+        log(f"{network.title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
     card = ModelCard(
         task.name,
         kind,  # type: ignore[arg-type]  # a model taken as it is is not trained
@@ -200,31 +197,29 @@ def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.
     torch.manual_seed(seed)
     model = build_model(card, experiment.dataset.types, live).to(experiment.device)
     choice = experiment.recipe.encoder
+
+    def dev_score(model: nn.Module) -> float:
+        return main_score(task, evaluate(experiment, task, model, member.dev, {}).scores)
+
     start = time.perf_counter()
     fit(
         model,
+        network,
         TrainingSet(experiment.dataset, task, lambda _: numbers, experiment.device, encoded=True),
-        teacher,
-        seed,
         loss=gold_loss,
-        dev_score=lambda m: main_score(task, evaluate(experiment, task, m, member.dev, {}).scores),
+        dev_score=dev_score,
         accelerator=experiment.accelerator,
-        folder=member.folder,
-        settings=settings,
-        title=title,
         encoder_learning_rate=choice.learning_rate if choice else None,
     )
     evaluate_and_save(
         experiment,
         task,
         model,
+        network,
         card,
-        member.folder,
         {},
         {"dev": splits.dev, "test": splits.test},
         objective="none",
-        seed=seed,
-        settings=settings,
         labelled=len(numbers),
         unlabelled=0,
         seconds=round(time.perf_counter() - start, 1),

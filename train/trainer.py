@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from train.batching import TrainingBatch, TrainingSet
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import Network, load_checkpoint, save_checkpoint
 from train.progress import progress_bar
-from train.recipe import Training
 from train.structs import StructuredDistribution
 
 CLIP = 5.0
@@ -25,47 +23,42 @@ class TrainingError(RuntimeError):
 
 def fit(
     model: nn.Module,
+    network: Network,
     data: TrainingSet,
-    training: Training,
-    seed: int,
     *,
     loss: Callable[[StructuredDistribution, TrainingBatch, float], Tensor],
     dev_score: Callable[[nn.Module], float],
     accelerator: Accelerator,
-    folder: Path,
-    settings: dict[str, Any],
-    title: str,
     encoder_learning_rate: float | None = None,
 ) -> None:
     """Train a model and leave it with the weights of its best dev score.
 
     Args:
+        network: how it is trained, and where a checkpoint is written at each evaluation; training goes on
+            from one that is there.
         data: its batches are the same for the same seed, so that a resumed run goes on where it was.
         loss: of (the model's distribution over a batch, the batch, share of the training done), a scalar.
         dev_score: larger is better.
-        folder: where a checkpoint is written at each evaluation; training goes on from one that is there.
-        settings: what the model is trained with; a checkpoint of other settings is refused.
-        title: what the progress bar calls it.
         encoder_learning_rate: of a fine-tuned encoder's weights.
 
     Raises:
         TrainingError: the loss is not finite; the message has the step and the sentences.
         SettingsError: the checkpoint belongs to other settings.
     """
-    optimizer = torch.optim.Adam(
-        _parameter_groups(model, training.learning_rate, encoder_learning_rate), betas=(0.9, 0.98), eps=1e-8
-    )
+    training, title = network.training, network.title
+    groups = _parameter_groups(model, training.learning_rate, encoder_learning_rate)
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.steps))
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     step, best, best_weights = 0, -math.inf, None
-    state = load_checkpoint(folder, settings)
+    state = load_checkpoint(network)
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step, best, best_weights = state["step"], state["best"], state["best_weights"]
     stops = {round(training.steps * (i + 1) / training.evaluations) for i in range(training.evaluations)}
-    batches = data.batches(training.batch, seed, first=step)
+    batches = data.batches(training.batch, network.seed, first=step)
     bar = progress_bar(training.steps, title, "step", initial=step)
     wrapped.train()
     while step < training.steps:
@@ -92,8 +85,7 @@ def fit(
                 best_weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
             bar.set_postfix(loss=f"{value.item():.3f}", dev=f"{score:.2f}", best=f"{best:.2f}")
             save_checkpoint(
-                folder,
-                settings,
+                network,
                 model=model.state_dict(),
                 optimizer=optimizer.state_dict(),
                 schedule=schedule.state_dict(),

@@ -18,6 +18,7 @@ from train.models.card import read_card
 from train.results import student_rows, teacher_rows
 from train.run import prepare, supervise
 from train.structs import TokenSoftmax
+from train.tasks import EntityTask
 from train.train_students import Supervision, train_student
 from train.train_teachers import TrainedTeachers
 
@@ -120,6 +121,7 @@ def _test_counts(
 def _marginal_modes(experiment: Experiment, supervision: Supervision) -> np.ndarray:
     """The counts [n, 3] of the test sentences, each token labelled by the mode of its marginals (table 6)."""
     task, sentences = supervision.task, experiment.splits.sentences
+    assert isinstance(task, EntityTask)
     numbers = [i for i in experiment.splits.test if task.has_gold(sentences[i])]
     tags: dict[int, list[str]] = {}  # read as the CoNLL evaluation does where they are invalid
     for chosen, _, distribution in distributions(experiment, supervision.teachers.ensemble, numbers):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
 from train.batching import Dataset, TrainingBatch, TrainingSet
+from train.checkpoint import Network
 from train.corpora import Sentence
 from train.models.batch import Batch
 from train.models.card import read_card
@@ -315,15 +316,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
         fit(
             Scores(),
+            Network(Training(steps=4, batch=2, learning_rate=0.1, evaluations=1), 0, {}, tmp_path, "tiny"),
             data,
-            Training(steps=4, batch=2, learning_rate=0.1, evaluations=1),
-            0,
             loss=loss,  # type: ignore[arg-type]
             dev_score=lambda _: 0.0,
             accelerator=Accelerator(cpu=True),
-            folder=tmp_path,
-            settings={},
-            title="tiny",
         )
 
 

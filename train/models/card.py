@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -85,39 +86,27 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
     return _BUILDERS[card.kind](card, representation)
 
 
-def _biaffine(family: type[HeadSelection | MatrixTree | ProjectiveTree]) -> "_Builder":
-    return lambda card, representation: BiaffineParser(
-        representation,
-        card.labels,
-        arc_size=card.arc_size,
-        relation_size=card.relation_size,
-        dropout=card.dropout,
-        family=family,
-    )
-
-
-def _second_order(card: ModelCard, representation: Representation) -> nn.Module:
-    return SecondOrderParser(
-        representation,
-        card.labels,
-        arc_size=card.arc_size,
-        relation_size=card.relation_size,
-        second_order_size=card.second_order_size,
-        dropout=card.dropout,
-    )
-
-
 _Builder = Callable[[ModelCard, Representation], nn.Module]
+
+
+def _parser(parser: type[nn.Module], *more: str, **fixed: Any) -> _Builder:
+    """A parser with the sizes of its card, more of them by name."""
+    sizes = ("arc_size", "relation_size", "dropout", *more)
+    return lambda card, representation: parser(
+        representation, card.labels, **{size: getattr(card, size) for size in sizes}, **fixed
+    )
+
+
 _BUILDERS: dict[NetworkKind, _Builder] = {
     "crf": lambda card, representation: CRFTagger(representation, card.labels),
     "softmax": lambda card, representation: SoftmaxTagger(representation, card.labels),
     "span": lambda card, representation: SpanTagger(
         representation, card.labels, size=card.arc_size, dropout=card.dropout
     ),
-    "biaffine": _biaffine(HeadSelection),
-    "matrix_tree": _biaffine(MatrixTree),
-    "projective_tree": _biaffine(ProjectiveTree),
-    "second_order": _second_order,
+    "biaffine": _parser(BiaffineParser, family=HeadSelection),
+    "matrix_tree": _parser(BiaffineParser, family=MatrixTree),
+    "projective_tree": _parser(BiaffineParser, family=ProjectiveTree),
+    "second_order": _parser(SecondOrderParser, "second_order_size"),
     "labeller": lambda card, representation: SequenceLabellingParser(
         representation, card.labels, card.relative_labels
     ),
@@ -136,12 +125,7 @@ def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     """The card of a trained model, and what was written about it."""
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    fields = about.pop("card")
-    if fields["encoder"]:
-        fields["encoder"] = EncoderUse(**{**fields["encoder"], "layers": tuple(fields["encoder"]["layers"])})
-    fields["labels"] = tuple(fields["labels"])
-    fields["relative_labels"] = tuple((offset, relation) for offset, relation in fields["relative_labels"])
-    return ModelCard(**fields), about
+    return TypeAdapter(ModelCard).validate_python(about.pop("card")), about
 
 
 def load_trained(folder: Path, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:

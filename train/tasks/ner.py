@@ -22,7 +22,7 @@ class EntityTask:
     """Tagging over a closed set of BIOES labels."""
 
     name: TaskName = "ner"
-    metric = "f1"
+    metric = "f1"  # the score that chooses checkpoints
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -47,9 +47,11 @@ class EntityTask:
         )
 
     def annotated(self, sentence: Sentence, prediction: list[str]) -> Sentence:
+        """The sentence with a prediction in place of gold."""
         return Sentence(sentence.words, tags=tuple(prediction))
 
     def decode(self, model: Any, distribution: StructuredDistribution) -> list[list[str]]:
+        """Predictions for a batch; a mixture of teachers is decoded without its models."""
         if isinstance(distribution, Mixture):
             tokens: Tensor = project(distribution, onto=TokenSoftmax)  # [B, n, L]
             scores = tokens.clamp_min(torch.finfo(tokens.dtype).tiny).log()
@@ -62,7 +64,9 @@ class EntityTask:
         ]
 
     def counts(self, sentences: list[Sentence], predictions: list[list[str]]) -> np.ndarray:
+        """What is right in each sentence, and of how much: [n, 3]."""
         return entity_counts(sentences, predictions)
 
     def scores_of(self, counts: np.ndarray) -> dict[str, float]:
+        """The scores, in percent, of the sentences of these counts together."""
         return entity_scores_of(counts)

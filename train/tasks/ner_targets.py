@@ -45,6 +45,7 @@ class EntityTargets:
         *,
         allow_inconsistent: bool = False,
     ) -> list[TargetRow]:
+        """Rows of a batch, of the content that the header names, for students of the family ``onto``."""
         valid, lost = self._valid(teacher)
         if onto is LinearChain:
             teacher = valid
@@ -70,6 +71,7 @@ class EntityTargets:
     def to_batch(
         self, rows: Mapping[Content, list[TargetRow]], model: nn.Module, temperature: float
     ) -> TeacherTargets:
+        """Rows by content as one batch."""
         marginals = rows["marginals"]
         return TeacherTargets(
             marginals=_marginals(marginals),

@@ -42,6 +42,11 @@ class TreeTargets:
         *,
         allow_inconsistent: bool = False,
     ) -> list[TargetRow]:
+        """Rows of a batch, of the content that the header names, for students of the family ``onto``.
+
+        Raises:
+            ValueError: the teacher's marginals are not numbers.
+        """
         rows: list[TargetRow]
         lengths = teacher.lengths.tolist()
         if header.content == "potentials":
