@@ -224,9 +224,7 @@ def measure_epochs() -> dict[str, float]:
             return -supervised_model(batch).log_prob(gold).sum() / batch.lengths.sum()
 
         def distilled(chosen: list[int]) -> Tensor:
-            targets = task.targets.to_batch(
-                {"marginals": [store[i] for i in chosen]}, distilled_model, temperature=1.0
-            )
+            targets = task.targets.to_batch({"marginals": [store[i] for i in chosen]}, temperature=1.0)
             gold, has_gold = (
                 task.gold([sentences[i] for i in chosen]),
                 torch.ones(len(chosen), dtype=torch.bool),

@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from structural_kd.words import SubwordVectors
-from train.checkpoint import CHECKPOINT, Network
 from train.corpora import Sentence
 from train.experiment import Experiment
-from train.models.card import ModelCard, save_trained
 from train.models.encoders import encode
 from train.models.ensemble import Ensemble, predict, reads_features
 from train.structs import StructuredDistribution
@@ -100,41 +98,6 @@ def distributions(
             yield chosen, models, predict(models, batch.to(experiment.device))
     for member, was in zip(ensemble.members, training, strict=True):
         member.train(was)
-
-
-def evaluate_and_save(
-    experiment: Experiment,
-    task: TrainingTask,
-    model: nn.Module,
-    network: Network,
-    card: ModelCard,
-    references: Mapping[int, Sentence],
-    splits: Mapping[str, Sequence[int]],
-    **about: Any,
-) -> None:
-    """Write a trained network with its scores on splits; those without gold or references are left out."""
-    found = {name: evaluate(experiment, task, model, numbers, references) for name, numbers in splits.items()}
-    # Beside the scores what they come from, sentence by sentence, for tests of significance between models.
-    counts = {
-        name.replace("/", "-"): found.counts for name, found in found.items() if found.counts is not None
-    }
-    encoder = experiment.encoder if card.encoder else None
-    np.savez_compressed(network.folder / "counts.npz", allow_pickle=False, **counts)
-    save_trained(
-        network.folder,
-        model,
-        card,
-        **about,
-        seed=network.seed,
-        settings=network.settings,
-        scores={name: found.scores for name, found in found.items() if found.scores},
-        parameters=count_parameters(experiment, model),
-        sentences_per_second=speed(experiment, task, model),
-        corpus={"name": experiment.splits.name, "digest": experiment.splits.digest},
-        encoder_digest=encoder and encoder.digest,
-        encoder_weights=encoder and encoder.weights,
-    )
-    (network.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def count_parameters(experiment: Experiment, model: nn.Module | Ensemble) -> int:

@@ -1,32 +1,28 @@
 """The students of a task: each learns by one objective from one seed."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from structural_kd.trees import RelativeLabel, relative_labels
 from train.batching import TrainingSet
-from train.checkpoint import Network
 from train.corpora import Sentence
 from train.distill.loss import distillation_loss
 from train.distill.objectives import TeacherTargets, is_for
 from train.distill.target_store import Content, TargetStore
-from train.evaluation import evaluate, evaluate_and_save, main_score, tested_splits
+from train.evaluation import tested_splits
 from train.experiment import Experiment
 from train.model_kinds import FAMILY, StudentKind, TaskName, case_of
-from train.models.card import ModelCard, build_model
+from train.models.card import ModelCard
+from train.network import Network
 from train.progress import log
 from train.recipe import Recipe
 from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
+from train.train_network import train_network
 from train.train_teachers import TrainedTeachers
-from train.trainer import fit
 
 
 @dataclass(frozen=True)
@@ -73,16 +69,14 @@ def train_student(
     if stores:
         settings["distillation"] = distillation.model_dump(mode="json", exclude={"objectives"})
         settings["teacher"] = teachers.digest
-    folder = experiment.out / task.name / "students" / f"{kind}-{objective}-seed{seed}"
-    network = Network(training, seed, settings, folder, f"{task.name} {kind} {objective} seed {seed}")
-    if network.is_finished():
-        return
     closed = _relative_labels(splits.select(splits.labelled)) if kind == "labeller" else ()
     card = ModelCard(
         task.name, kind, "student", splits.language, task.labels, closed, **training.architecture
     )
-    torch.manual_seed(seed)
-    model = build_model(card, experiment.dataset.types).to(experiment.device)
+    folder = experiment.out / task.name / "students" / f"{kind}-{objective}-seed{seed}"
+    network = Network(card, training, seed, settings, folder, f"{task.name} {kind} {objective} seed {seed}")
+    if network.is_finished():
+        return
     # A labelled sentence without this task's gold is raw text to it.
     labelled = np.array([i for i in splits.student_train if task.has_gold(splits.sentences[i])], np.int64)
     unlabelled = np.setdiff1d(splits.student_train, labelled) if stores else np.array([], np.int64)
@@ -91,38 +85,26 @@ def train_student(
 
     def read_targets(numbers: Sequence[int]) -> TeacherTargets:
         rows = {content: [store[row_of[i]] for i in numbers] for content, store in stores.items()}
-        return task.targets.to_batch(rows, model, distillation.temperature)
+        return task.targets.to_batch(rows, distillation.temperature, closed)
 
-    def dev_score(model: nn.Module) -> float:
-        found = evaluate(experiment, task, model, splits.dev, supervision.references)
-        return main_score(task, found.scores)
-
-    data = TrainingSet(experiment.dataset, task, epoch, experiment.device)
-    if stores:
-        data = replace(data, read_targets=read_targets)
-    start = time.perf_counter()
-    fit(
-        model,
-        network,
-        data,
-        loss=partial(distillation_loss, settings=loss),
-        dev_score=dev_score,
-        accelerator=experiment.accelerator,
-    )
-    evaluate_and_save(
+    train_network(
         experiment,
         task,
-        model,
         network,
-        card,
-        supervision.references,
-        {"dev": splits.dev, **tested_splits(experiment, task)},
-        objective=objective,
-        case=case_of(supervision.teachers.kinds, kind),
-        labelled=len(labelled),
-        unlabelled=len(unlabelled),
-        seconds=round(time.perf_counter() - start, 1),
-        **_lost_mass(task, kind, stores, model),
+        TrainingSet(
+            experiment.dataset, task, epoch, experiment.device, read_targets=read_targets if stores else None
+        ),
+        partial(distillation_loss, settings=loss),
+        dev=splits.dev,
+        tested={"dev": splits.dev, **tested_splits(experiment, task)},
+        references=supervision.references,
+        about={
+            "objective": objective,
+            "case": case_of(supervision.teachers.kinds, kind),
+            "labelled": len(labelled),
+            "unlabelled": len(unlabelled),
+            **_lost_mass(network, task, stores),
+        },
     )
 
 
@@ -133,16 +115,16 @@ def _relative_labels(sentences: Sequence[Sentence]) -> tuple[RelativeLabel, ...]
 
 
 def _lost_mass(
-    task: TrainingTask, kind: StudentKind, stores: Mapping[Content, TargetStore], model: nn.Module
-) -> dict[str, Any]:
-    """What share of the teacher's mass a student can not express, where that is measured."""
-    if "marginals" not in stores:
+    network: Network, task: TrainingTask, stores: Mapping[Content, TargetStore]
+) -> dict[str, float]:
+    """The share of the teacher's mass that a student can not express, where that is measured."""
+    store = stores.get("marginals")
+    if store is None:
         return {}
-    store = stores["marginals"]
-    lost = task.targets.lost_mass([store[row] for row in range(len(store))], model)
+    lost = task.targets.lost_mass([store[row] for row in range(len(store))], network.card.relative_labels)
     if lost is None:
         return {}
-    log(f"{task.name} {kind}: the student can not express {100 * lost:.2f} % of the teacher's mass")
+    log(f"{network.title}: the student can not express {100 * lost:.2f} % of the teacher's mass")
     return {"lost_mass": lost}
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +13,26 @@ from torch import nn
 
 from structural_kd.files import write_whole
 from train.batching import TrainingSet
-from train.checkpoint import Network
 from train.corpora import Sentence
 from train.distill.loss import gold_loss
 from train.evaluation import (
     count_parameters,
     evaluate,
-    evaluate_and_save,
-    main_score,
     predictions,
     speed,
     tested_splits,
 )
 from train.experiment import Experiment, precision_of
 from train.model_kinds import TEACHERS, TaskName, TeacherKind, case_of
-from train.models.card import EncoderUse, ModelCard, build_model, load_trained
+from train.models.card import EncoderUse, ModelCard, load_trained
 from train.models.encoders import TokenEncoder, load_encoder
 from train.models.ensemble import Ensemble
 from train.models.token_classifier import TokenClassifier, load_token_classifier
+from train.network import Network
 from train.progress import log
 from train.recipe import RecipeError, Teacher
 from train.tasks import TASKS, TrainingTask
-from train.trainer import fit
+from train.train_network import train_network
 
 
 @dataclass(frozen=True)
@@ -179,12 +176,6 @@ def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.
     numbers = np.array([i for i in gold if kind != "projective_tree" or _is_projective(splits.sentences[i])])
     chosen = hashlib.sha256(numbers.tobytes()).hexdigest()
     settings = experiment.settings_of(teacher, seed=seed, encoder=encoder_settings, learns_from=chosen)
-    network = Network(teacher, seed, settings, member.folder, f"{task.name} {member.title}")
-    if network.is_finished():
-        return load_trained(member.folder, experiment.dataset.types, live).to(experiment.device)
-    if len(numbers) < len(gold):
-        crossing = len(gold) - len(numbers)
-        log(f"{network.title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
     card = ModelCard(
         task.name,
         kind,  # type: ignore[arg-type]  # a model taken as it is is not trained
@@ -194,37 +185,24 @@ def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.
         encoder=use,
         **teacher.architecture,
     )
-    torch.manual_seed(seed)
-    model = build_model(card, experiment.dataset.types, live).to(experiment.device)
-    choice = experiment.recipe.encoder
-
-    def dev_score(model: nn.Module) -> float:
-        return main_score(task, evaluate(experiment, task, model, member.dev, {}).scores)
-
-    start = time.perf_counter()
-    fit(
-        model,
-        network,
-        TrainingSet(experiment.dataset, task, lambda _: numbers, experiment.device, encoded=True),
-        loss=gold_loss,
-        dev_score=dev_score,
-        accelerator=experiment.accelerator,
-        encoder_learning_rate=choice.learning_rate if choice else None,
-    )
-    evaluate_and_save(
+    network = Network(card, teacher, seed, settings, member.folder, f"{task.name} {member.title}")
+    if network.is_finished():
+        return load_trained(member.folder, experiment.dataset.types, live).to(experiment.device)
+    if len(numbers) < len(gold):
+        crossing = len(gold) - len(numbers)
+        log(f"{network.title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
+    return train_network(
         experiment,
         task,
-        model,
         network,
-        card,
-        {},
-        {"dev": splits.dev, "test": splits.test},
-        objective="none",
-        labelled=len(numbers),
-        unlabelled=0,
-        seconds=round(time.perf_counter() - start, 1),
+        TrainingSet(experiment.dataset, task, lambda _: numbers, experiment.device, encoded=True),
+        gold_loss,
+        dev=member.dev,
+        tested={"dev": splits.dev, "test": splits.test},
+        references={},
+        about={"objective": "none", "labelled": len(numbers), "unlabelled": 0},
+        live_encoder=live,
     )
-    return model
 
 
 def _encoder_of(

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from train.batching import TrainingBatch, TrainingSet
-from train.checkpoint import Network, load_checkpoint, save_checkpoint
+from train.network import Network, load_checkpoint, save_checkpoint
 from train.progress import progress_bar
 from train.structs import StructuredDistribution
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
 from train.batching import Dataset, TrainingBatch, TrainingSet
-from train.checkpoint import Network
 from train.corpora import Sentence
 from train.models.batch import Batch
-from train.models.card import read_card
+from train.models.card import ModelCard, read_card
 from train.models.words import WordTypes
+from train.network import Network
 from train.recipe import RecipeError, Training, load_recipe
 from train.splits import load_splits, words_digest
 from train.structs import TokenSoftmax
@@ -31,6 +31,7 @@ from train.trainer import TrainingError, fit
 from train.word_types import load_word_types
 
 KEYS = {"task", "case", "system", "objective", "labelled", "unlabelled", "seed", "split", "metric", "value"}
+CARD = ModelCard("ner", "softmax", "student", "xx", ("O",))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -316,7 +317,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
         fit(
             Scores(),
-            Network(Training(steps=4, batch=2, learning_rate=0.1, evaluations=1), 0, {}, tmp_path, "tiny"),
+            Network(
+                CARD, Training(steps=4, batch=2, learning_rate=0.1, evaluations=1), 0, {}, tmp_path, "tiny"
+            ),
             data,
             loss=loss,  # type: ignore[arg-type]
             dev_score=lambda _: 0.0,

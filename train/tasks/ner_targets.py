@@ -8,13 +8,14 @@ A row holds, of a sentence of n tokens with L labels:
     potentials  unary [n, L]; of a chain tables [L, L], or [n−1, L, L] where they differ between positions
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from structural_kd.trees import RelativeLabel
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.projection import shared_parts
 from train.distill.target_store import Content, TargetHeader, TargetRow
@@ -69,7 +70,10 @@ class EntityTargets:
         return _split(columns, teacher.lengths.tolist())
 
     def to_batch(
-        self, rows: Mapping[Content, list[TargetRow]], model: nn.Module, temperature: float
+        self,
+        rows: Mapping[Content, list[TargetRow]],
+        temperature: float,
+        closed: Sequence[RelativeLabel] = (),
     ) -> TeacherTargets:
         """Rows by content as one batch."""
         marginals = rows["marginals"]
@@ -83,7 +87,7 @@ class EntityTargets:
             potentials=_padded_potentials(rows["potentials"]) if "potentials" in rows else None,
         )
 
-    def lost_mass(self, rows: list[TargetRow], model: nn.Module) -> float | None:
+    def lost_mass(self, rows: list[TargetRow], closed: Sequence[RelativeLabel] = ()) -> float | None:
         """The teacher's mean mass on invalid label sequences, which a CRF student can not express."""
         if "lost" not in rows[0]:
             return None

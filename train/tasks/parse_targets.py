@@ -8,20 +8,20 @@ A row holds, of a sentence of n tokens with R relations:
     potentials  scores [n·(n+1)·R]; length [1]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from structural_kd.trees import RelativeLabel
 from train.distill.objectives import BestTargets, TeacherTargets
 from train.distill.projection import shared_parts
 from train.distill.target_store import Content, TargetHeader, TargetRow
 from train.distill.tempering import entropy_column, tempered_marginals
 from train.models.batch import pad_rows
-from train.models.parsers import SequenceLabellingParser
 from train.structs import FORBIDDEN, ArcStatistics, LabelledHeads, StructuredDistribution
 
 LOST_MASS = 1e-5
@@ -77,11 +77,18 @@ class TreeTargets:
         return rows
 
     def to_batch(
-        self, rows: Mapping[Content, list[TargetRow]], model: nn.Module, temperature: float
+        self,
+        rows: Mapping[Content, list[TargetRow]],
+        temperature: float,
+        closed: Sequence[RelativeLabel] = (),
     ) -> TeacherTargets:
-        """Rows as one batch; what a closed label set lacks is left out, and the rest renormalised."""
+        """Rows by content as one batch.
+
+        Args:
+            closed: the label set of a sequence labelling parser; arcs that it lacks are left out, and the
+                others renormalised.
+        """
         sentences = rows["marginals"]
-        closed = model if isinstance(model, SequenceLabellingParser) else None
         marginals, expressible = self._marginals(sentences, closed)
         heads, relations = (
             pad_rows([torch.from_numpy(row[name].astype(np.int64)) for row in sentences])
@@ -91,7 +98,7 @@ class TreeTargets:
         entropy = None
         if "entropy" in sentences[0]:
             entropy = torch.cat([torch.from_numpy(row["entropy"].copy()) for row in sentences])  # [B]
-        if closed is not None:
+        if closed:
             best = self._best_expressible(best, marginals, closed)
             if entropy is not None:  # of the renormalised rest, token by token
                 entropy = torch.zeros(len(sentences), dtype=marginals.probability.dtype).index_add(
@@ -108,14 +115,15 @@ class TreeTargets:
             potentials=self._potentials(rows["potentials"], closed) if "potentials" in rows else None,
         )
 
-    def lost_mass(self, rows: list[TargetRow], model: nn.Module) -> float | None:
+    def lost_mass(self, rows: list[TargetRow], closed: Sequence[RelativeLabel] = ()) -> float | None:
         """The teacher's mass a token that a closed label set can not express; None where there is none."""
-        if not isinstance(model, SequenceLabellingParser):
+        if not closed:
             return None
         lost, tokens = 0.0, 0
         for row in rows:
             arcs = self._arcs([row])
-            lost += float(arcs.probability[~self._has(model, arcs.dependent, arcs.head, arcs.relation)].sum())
+            outside = ~self._has(closed, arcs.dependent, arcs.head, arcs.relation)  # [m]
+            lost += float(arcs.probability[outside].sum())
             tokens += int(row["length"][0])
         return lost / tokens
 
@@ -142,10 +150,10 @@ class TreeTargets:
         )
 
     def _has(
-        self, closed: SequenceLabellingParser, dependent: np.ndarray, head: np.ndarray, relation: np.ndarray
+        self, closed: Sequence[RelativeLabel], dependent: np.ndarray, head: np.ndarray, relation: np.ndarray
     ) -> np.ndarray:
         """Whether a closed label set has these arcs: in the shape of their parts."""
-        known = _known_labels(tuple(closed.labels), self.labels)  # [2·reach + 1, R]
+        known = _known_labels(tuple(closed), self.labels)  # [2·reach + 1, R]
         reach = len(known) // 2
         offset = np.where(head == 0, 0, head - dependent - 1)
         place = np.where(np.abs(offset) < reach, offset + reach, -1)  # nothing is known in the last row
@@ -153,11 +161,11 @@ class TreeTargets:
         return has
 
     def _marginals(
-        self, rows: list[TargetRow], closed: SequenceLabellingParser | None
+        self, rows: list[TargetRow], closed: Sequence[RelativeLabel]
     ) -> tuple[ArcStatistics, Tensor | None]:
         """Arcs of a batch; for a closed label set those it has, renormalised, and the tokens left [B, n]."""
         arcs, expressible = self._arcs(rows), None
-        if closed is not None:
+        if closed:
             keep = self._has(closed, arcs.dependent, arcs.head, arcs.relation)  # [m]
             arcs = _Arcs(*(part[keep] for part in arcs))
             width = max(int(row["length"][0]) for row in rows)
@@ -168,7 +176,7 @@ class TreeTargets:
         return ArcStatistics(*(torch.from_numpy(part) for part in arcs)), expressible
 
     def _best_expressible(
-        self, best: LabelledHeads, marginals: ArcStatistics, closed: SequenceLabellingParser
+        self, best: LabelledHeads, marginals: ArcStatistics, closed: Sequence[RelativeLabel]
     ) -> LabelledHeads:
         """The teacher's best structure; where a closed label set lacks its arc, the best arc it has."""
         heads, relations = best.heads.numpy(), best.relations.numpy()  # [B, n]
@@ -183,11 +191,9 @@ class TreeTargets:
             torch.from_numpy(np.where(keep, relations, other_relations)),
         )
 
-    def _potentials(
-        self, rows: list[TargetRow], closed: SequenceLabellingParser | None
-    ) -> tuple[Tensor, ...]:
+    def _potentials(self, rows: list[TargetRow], closed: Sequence[RelativeLabel]) -> tuple[Tensor, ...]:
         """The teacher's scores in the shape of the student's: [B, n, n+1, R]."""
-        if closed is not None:
+        if closed:
             raise ValueError(
                 "a labeller's closed label set lacks parts of its teacher, so that reverse_kl, jeffreys and "
                 "renyi are not exact between them; use divergence: cross_entropy or kl"
@@ -211,7 +217,7 @@ class _Arcs(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _known_labels(labels: tuple[tuple[int, str], ...], relations: tuple[str, ...]) -> np.ndarray:
+def _known_labels(labels: tuple[RelativeLabel, ...], relations: tuple[str, ...]) -> np.ndarray:
     """Which (relative head, relation) a closed label set has: [2·reach + 1, R]; the root in the middle."""
     reach = max(abs(offset) for offset, _ in labels) + 1
     known = np.zeros((2 * reach + 1, len(relations)), bool)

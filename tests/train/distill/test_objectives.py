@@ -65,7 +65,7 @@ def test_top_k_of_every_structure_weighted_by_probability_is_the_structural_loss
     teacher, student = chain(1), chain(30)
     count = int(teacher.log_count().exp().max().round())
     rows = stored(teacher, LinearChain, "marginals", "topwk", k=count)
-    targets = NER.targets.to_batch(rows, torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(rows, 1.0)
     whole, best = loss_settings("structural").teacher_loss, loss_settings("topwk").teacher_loss
     assert whole is not None
     assert best is not None
@@ -77,7 +77,7 @@ def test_top_k_of_every_structure_weighted_by_probability_is_the_structural_loss
 def test_top_k_losses_are_the_mean_over_the_k_best(name: str, family: type) -> None:
     teacher = chain(1)
     student = chain(30) if family is LinearChain else tokens(30)
-    targets = NER.targets.to_batch(stored(teacher, family, "marginals", name), torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(stored(teacher, family, "marginals", name), 1.0)
     best = teacher.topk(3)
     weights = best.scores.softmax(1)
     if name == "topk":
@@ -93,9 +93,7 @@ def test_top_k_losses_are_the_mean_over_the_k_best(name: str, family: type) -> N
 
 def test_top_k_of_a_parser_is_the_mean_over_its_k_best() -> None:
     teacher, student = (HeadSelection(random(3, 4, 5, 3, seed=s), LENGTHS) for s in (1, 2))
-    targets = PARSE.targets.to_batch(
-        stored(teacher, HeadSelection, "marginals", "topk"), torch.nn.Identity(), 1.0
-    )
+    targets = PARSE.targets.to_batch(stored(teacher, HeadSelection, "marginals", "topk"), 1.0)
     expected = -torch.stack([student.log_prob(y) for y in teacher.topk(3).structures]).mean(0)
     loss = loss_settings("topk").teacher_loss
     assert loss is not None
@@ -104,7 +102,7 @@ def test_top_k_of_a_parser_is_the_mean_over_its_k_best() -> None:
 
 def test_posterior_is_lowest_where_the_token_marginals_agree() -> None:
     teacher = chain(1)
-    targets = NER.targets.to_batch(stored(teacher, LinearChain, "marginals"), torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(stored(teacher, LinearChain, "marginals"), 1.0)
     loss = loss_settings("posterior").teacher_loss
     assert loss is not None
     own = torch.special.entr(teacher.marginals().tokens).sum((1, 2))
@@ -118,7 +116,7 @@ def test_stored_targets_give_each_divergence_its_value(divergence: str) -> None:
 
     teacher, student = chain(1), chain(30)
     rows = stored(teacher, LinearChain, *loss_settings("structural", divergence=divergence).contents)
-    targets = NER.targets.to_batch(rows, torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(rows, 1.0)
     loss = loss_settings("structural", divergence=divergence, alpha=0.4).teacher_loss
     assert loss is not None
     expected = {
@@ -137,7 +135,7 @@ def test_stored_scores_of_a_parser_give_each_divergence_its_value(divergence: st
 
     teacher, student = (HeadSelection(random(3, 4, 5, 3, seed=s), LENGTHS) for s in (1, 2))
     rows = stored(teacher, HeadSelection, "marginals", "potentials")
-    targets = PARSE.targets.to_batch(rows, torch.nn.Identity(), 1.0)
+    targets = PARSE.targets.to_batch(rows, 1.0)
     loss = loss_settings("structural", divergence=divergence, alpha=0.4).teacher_loss
     assert loss is not None
     known = {"reverse_kl": reverse_kl, "jeffreys": jeffreys, "renyi": lambda s, t: renyi(s, t, 0.4)}
@@ -150,13 +148,13 @@ def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_cr
     """Eq. 8 gives mass to label pairs that a constrained student forbids: its loss would be near 1e4."""
     teacher, student = tokens(1), chain(30)
     rows = stored(teacher, LinearChain, "marginals")
-    targets = NER.targets.to_batch(rows, torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(rows, 1.0)
     loss = loss_settings("structural").teacher_loss
     assert loss is not None
     assert loss(student, targets).max() < 100
     transitions, _, _ = constraint_scores(LABELS)
     assert targets.marginals.transitions[:, transitions < 0].abs().max() == 0
-    lost = NER.targets.lost_mass(rows["marginals"], torch.nn.Identity())
+    lost = NER.targets.lost_mass(rows["marginals"])
     assert lost is not None
     assert 0 < lost < 1
 
@@ -165,10 +163,8 @@ def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_cr
 def test_a_mixture_of_teachers_teaches_the_mean_of_their_marginals(family: type) -> None:
     parts = [chain(1), spans(2)]
     mixture = Mixture(parts, torch.tensor([0.5, 0.5]))
-    together = NER.targets.to_batch(stored(mixture, family, "marginals"), torch.nn.Identity(), 1.0)
-    apart = [
-        NER.targets.to_batch(stored(part, family, "marginals"), torch.nn.Identity(), 1.0) for part in parts
-    ]
+    together = NER.targets.to_batch(stored(mixture, family, "marginals"), 1.0)
+    apart = [NER.targets.to_batch(stored(part, family, "marginals"), 1.0) for part in parts]
     first, second, both = (
         targets.marginals.tokens if family is LinearChain else targets.marginals
         for targets in (*apart, together)
@@ -182,9 +178,7 @@ def test_an_objective_adds_pseudo_gold_or_takes_the_mean() -> None:
     assert loss_settings("top1").pseudo_gold_loss is None
     assert loss_settings("none").teacher_loss is None
     teacher, student = chain(1), chain(30)
-    targets = NER.targets.to_batch(
-        stored(teacher, LinearChain, "marginals", "topwk"), torch.nn.Identity(), 1.0
-    )
+    targets = NER.targets.to_batch(stored(teacher, LinearChain, "marginals", "topwk"), 1.0)
     names = ("posterior+topwk", "posterior", "topwk")
     both, one, other = (loss_settings(name).teacher_loss for name in names)
     assert both is not None

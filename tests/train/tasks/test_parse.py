@@ -58,7 +58,7 @@ def allowed(labels: list[RelativeLabel]) -> torch.Tensor:
 def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSelection) -> None:
     task = TreeTask(RELATIONS)
     rows = task.targets.to_rows(teacher, HeadSelection, HEADER)
-    targets = task.targets.to_batch({"marginals": rows}, torch.nn.Identity(), temperature=1.0)
+    targets = task.targets.to_batch({"marginals": rows}, temperature=1.0)
     marginals = project(teacher, onto=HeadSelection)
     torch.testing.assert_close(dense(targets.marginals), marginals, rtol=1e-4, atol=parse_targets.LOST_MASS)
     best = teacher.argmax()
@@ -74,9 +74,9 @@ def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_repor
     generator = np.random.default_rng(seed)
     everything = [(offset, relation) for offset in range(-6, 7) for relation in RELATIONS]
     labels = [everything[i] for i in sorted(generator.choice(len(everything), 9, replace=False))]
-    task, model = TreeTask(RELATIONS), labeller(labels)
+    task = TreeTask(RELATIONS)
     rows = task.targets.to_rows(teacher, HeadSelection, HEADER)
-    targets = task.targets.to_batch({"marginals": rows}, model, temperature=1.0)
+    targets = task.targets.to_batch({"marginals": rows}, temperature=1.0, closed=labels)
     kept = project(teacher, onto=HeadSelection) * allowed(labels)  # [B, n, n+1, R]
     mass = kept.sum((2, 3), keepdim=True)  # [B, n, 1, 1]
     renormalised = torch.where(mass > 0, kept / mass, 0.0)
@@ -84,7 +84,7 @@ def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_repor
     assert targets.expressible is not None
     assert torch.equal(targets.expressible, mass[:, :, 0, 0] > 0)
     lost = 1 - float(mass.sum()) / sum(LENGTHS)
-    assert task.targets.lost_mass(rows, model) == pytest.approx(lost, abs=1e-5)
+    assert task.targets.lost_mass(rows, labels) == pytest.approx(lost, abs=1e-5)
 
 
 @pytest.mark.parametrize("content", ["topk", "topwk"])
@@ -92,12 +92,13 @@ def test_a_closed_label_set_can_not_lower_its_k_best_loss_by_a_shift(
     teacher: HeadSelection, content: Content
 ) -> None:
     """A token none of whose k best arcs it has must drop out of log Z too."""
-    task, model = TreeTask(RELATIONS), labeller([(0, "root"), (-1, "obj")])
+    labels = [(0, "root"), (-1, "obj")]
+    task, model = TreeTask(RELATIONS), labeller(labels)
     rows: dict[Content, list[TargetRow]] = {
         "marginals": task.targets.to_rows(teacher, HeadSelection, HEADER),
         content: task.targets.to_rows(teacher, HeadSelection, replace(HEADER, content=content, k=2)),  # type: ignore[arg-type]
     }
-    targets = task.targets.to_batch(rows, model, temperature=1.0)
+    targets = task.targets.to_batch(rows, temperature=1.0, closed=labels)
     loss = loss_settings(content).teacher_loss
     assert loss is not None
     words = torch.zeros(4, 7, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""What a killed run goes on from: checkpoints of training, and finished models."""
+"""One network of a run, and what a killed run goes on from: its checkpoint, or the finished model."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from structural_kd.files import whole
-from train.models.card import read_card
+from train.models.card import ModelCard, read_card
 from train.recipe import Training
 
 CHECKPOINT = "checkpoint.pt"
@@ -32,13 +32,14 @@ def check_settings(where: Path, found: dict[str, Any] | None, wanted: dict[str, 
 
 @dataclass(frozen=True)
 class Network:
-    """One network of a run: its settings, which decide what it becomes, and its folder.
+    """One network of a run, what it is trained with, and its folder.
 
     Args:
-        settings: a finished or half-finished network is only kept under the same ones.
+        settings: all that decides what it becomes: it is kept, finished or not, only under the same ones.
         title: its name in logs.
     """
 
+    card: ModelCard
     training: Training
     seed: int
     settings: dict[str, Any]
