@@ -88,7 +88,7 @@ def distributions(
 
     Models are in evaluation mode meanwhile.
     """
-    ensemble = model if isinstance(model, Ensemble) else Ensemble([model])
+    ensemble = _ensemble(model)
     training = [member.training for member in ensemble.members]
     for member in ensemble.members:
         member.eval()
@@ -102,7 +102,7 @@ def distributions(
 
 def count_parameters(experiment: Experiment, model: nn.Module | Ensemble) -> int:
     """All weights a model needs to run: its own, the vectors of words and subwords, the encoder."""
-    members = _test_members(experiment, model)
+    members = _ensemble(model).members_for(experiment.splits.test)
     total = sum(parameter.numel() for member in members for parameter in member.parameters())
     if any(getattr(member.representation, "words", None) is not None for member in members):
         vectors = SubwordVectors.load(experiment.out / "words")
@@ -116,7 +116,7 @@ def speed(experiment: Experiment, task: TrainingTask, model: nn.Module | Ensembl
     """Sentences a second in torch on this machine, from words to labels, the encoder included."""
     numbers = experiment.splits.test[:SPEED_SENTENCES]
     encoder, choice = experiment.encoder, experiment.recipe.encoder
-    reads_encoder = _reads_frozen(_test_members(experiment, model))
+    reads_encoder = _reads_frozen(_ensemble(model).members_for(experiment.splits.test))
 
     def once() -> float:
         start = time.perf_counter()
@@ -131,15 +131,8 @@ def speed(experiment: Experiment, task: TrainingTask, model: nn.Module | Ensembl
     return round(len(numbers) / once(), 1)
 
 
-def _test_members(experiment: Experiment, model: nn.Module | Ensemble) -> Sequence[nn.Module]:
-    """The models that predict the test sentences: without teachers that only scored a fold."""
-    if not isinstance(model, Ensemble):
-        return [model]
-    return list(
-        {
-            id(member): member for models, _ in model.groups(experiment.splits.test) for member in models
-        }.values()
-    )
+def _ensemble(model: nn.Module | Ensemble) -> Ensemble:
+    return model if isinstance(model, Ensemble) else Ensemble([model])
 
 
 def _reads_frozen(members: Sequence[nn.Module]) -> bool:

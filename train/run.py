@@ -68,15 +68,15 @@ def prepare(recipe: Recipe, out: Path, cache: Path | None = None, *, quiet: bool
     splits = load_splits(recipe)
     if not quiet:
         _write_inputs(recipe, splits, out)
-        sizes = {"labelled": splits.labelled, "unlabelled": splits.unlabelled, "dev": splits.dev}
-        sizes["test"] = splits.test
-        counts = ", ".join(f"{len(numbers)} {name}" for name, numbers in sizes.items())
-        log(f"{splits.name}: {counts} sentences; device {accelerator.device}")
+        counts = (
+            f"{len(splits.labelled)} labelled, {len(splits.unlabelled)} unlabelled, {len(splits.dev)} dev"
+        )
+        log(f"{splits.name}: {counts}, {len(splits.test)} test sentences; device {accelerator.device}")
     _check_gold(recipe, splits)
     types = load_word_types(recipe, splits, out / "words")
     choice, encoder, features = recipe.encoder, None, None
     if choice is not None and recipe.reads_encoder:
-        # A fine-tuned encoder is loaded afresh for each teacher; this copy only says how large it is.
+        # A fine-tuned encoder is loaded afresh for each teacher; this copy shows its size.
         encoder = _load_once(choice.name, "cpu" if choice.finetune else accelerator.device)
         _check_layers(recipe, encoder)
         if not quiet:
@@ -165,7 +165,7 @@ def _run_in_process(recipe: Recipe, out: Path, cache: Path | None, name: TaskNam
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    """The device and precision: CUDA with bf16 where there is one, unless the recipe says otherwise."""
+    """The device and precision: CUDA with bf16 where there is one, unless the recipe has another."""
     cuda = torch.cuda.is_available()
     if recipe.device == "cuda" and not cuda:
         raise RuntimeError("device: cuda is asked for, and torch sees none; use device: auto or cpu")

@@ -2,7 +2,7 @@
 
 The teacher runs once. Its sufficient statistics go to shards of ragged arrays, which students read through
 memory maps, without the teacher in memory. A shard is a folder that appears whole or not at all, so that a
-killed run goes on where it was; the header says whose targets these are, and a store that belongs to
+killed run goes on where it was; the header has whose targets these are, and a store that belongs to
 another teacher, label set or corpus is refused.
 """
 
@@ -48,14 +48,14 @@ class TargetHeader:
 
 
 class TargetStore:
-    """Targets by the sentence's number.
+    """Target rows by the place of a sentence among those that students learn from.
 
     Args:
         folder: where the store is, or will be.
         header: what it has to be.
 
     Raises:
-        TargetStoreError: the folder holds other targets; says which field differs.
+        TargetStoreError: the folder holds other targets; the message has the field that differs.
     """
 
     def __init__(self, folder: Path, header: TargetHeader) -> None:

@@ -31,6 +31,10 @@ class Ensemble:
         for assigned, group in groups.items():
             yield [self.members[i] for i in assigned], group
 
+    def members_for(self, numbers: Sequence[int]) -> list[nn.Module]:
+        """The models that predict any of these sentences: without teachers that only score a fold."""
+        return list(dict.fromkeys(model for models, _ in self.groups(numbers) for model in models))
+
 
 def predict(models: Sequence[nn.Module], batch: Batch) -> StructuredDistribution:
     """The distribution of one model, or the mixture of several, each counting the same."""
