@@ -10,8 +10,9 @@ from structural_kd.trees import RelativeLabel, relative_labels
 from train.batching import TrainingSet
 from train.corpora import Sentence
 from train.distill.loss import distillation_loss
-from train.distill.objectives import TeacherTargets, is_for
+from train.distill.objectives import is_for
 from train.distill.target_store import Content, TargetStore
+from train.distill.targets import StudentTargets
 from train.evaluation import tested_splits
 from train.experiment import Experiment
 from train.model_kinds import FAMILY, StudentKind, TaskName, case_of
@@ -77,23 +78,24 @@ def train_student(
     network = Network(card, training, seed, settings, folder, f"{task.name} {kind} {objective} seed {seed}")
     if network.is_finished():
         return
+    read_targets = None
+    lost_mass: dict[str, float] = {}
+    if stores:
+        targets = StudentTargets(task, stores, splits.student_train, distillation.temperature, closed)
+        read_targets = targets.read
+        lost = targets.lost_mass()
+        if lost is not None:
+            lost_mass = {"lost_mass": lost}
+            log(f"{network.title}: the student can not express {100 * lost:.2f} % of the teacher's mass")
     # A labelled sentence without this task's gold is raw text to it.
     labelled = np.array([i for i in splits.student_train if task.has_gold(splits.sentences[i])], np.int64)
     unlabelled = np.setdiff1d(splits.student_train, labelled) if stores else np.array([], np.int64)
     epoch = _epoch(labelled, unlabelled, distillation.unlabelled_share)
-    row_of = {number: row for row, number in enumerate(splits.student_train)}
-
-    def read_targets(numbers: Sequence[int]) -> TeacherTargets:
-        rows = {content: [store[row_of[i]] for i in numbers] for content, store in stores.items()}
-        return task.targets.to_batch(rows, distillation.temperature, closed)
-
     train_network(
         experiment,
         task,
         network,
-        TrainingSet(
-            experiment.dataset, task, epoch, experiment.device, read_targets=read_targets if stores else None
-        ),
+        TrainingSet(experiment.dataset, task, epoch, experiment.device, read_targets=read_targets),
         partial(distillation_loss, settings=loss),
         dev=splits.dev,
         tested={"dev": splits.dev, **tested_splits(experiment, task)},
@@ -103,7 +105,7 @@ def train_student(
             "case": case_of(supervision.teachers.kinds, kind),
             "labelled": len(labelled),
             "unlabelled": len(unlabelled),
-            **_lost_mass(network, task, stores),
+            **lost_mass,
         },
     )
 
@@ -112,20 +114,6 @@ def _relative_labels(sentences: Sequence[Sentence]) -> tuple[RelativeLabel, ...]
     """The closed label set of a sequence labelling parser: all that the sentences' trees need."""
     trees = [(s.heads, s.deprels) for s in sentences if s.heads and s.deprels]
     return tuple(sorted({label for heads, deprels in trees for label in relative_labels(heads, deprels)}))
-
-
-def _lost_mass(
-    network: Network, task: TrainingTask, stores: Mapping[Content, TargetStore]
-) -> dict[str, float]:
-    """The share of the teacher's mass that a student can not express, where that is measured."""
-    store = stores.get("marginals")
-    if store is None:
-        return {}
-    lost = task.targets.lost_mass([store[row] for row in range(len(store))], network.card.relative_labels)
-    if lost is None:
-        return {}
-    log(f"{network.title}: the student can not express {100 * lost:.2f} % of the teacher's mass")
-    return {"lost_mass": lost}
 
 
 def _epoch(

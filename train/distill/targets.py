@@ -1,9 +1,14 @@
-"""The teachers' targets of the sentences students learn from, written to the target store."""
+"""The teachers' targets of the sentences students learn from: to the target store, and back to students."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from structural_kd.trees import RelativeLabel
+from train.distill.objectives import TeacherTargets
 from train.distill.target_store import Content, TargetHeader, TargetRow, TargetStore
 from train.evaluation import distributions
 from train.experiment import Experiment
@@ -72,3 +77,34 @@ def _name(header: TargetHeader) -> str:
         local = "-local" if header.temper == "marginals" else ""
         return f"{header.family}-T{header.temperature:g}{local}"
     return f"{header.family}-{header.content}" + (f"{header.k}" if header.k else "")
+
+
+@dataclass(frozen=True)
+class StudentTargets:
+    """Stored targets as one student reads them.
+
+    Args:
+        stores: by content.
+        numbers: the sentences of their rows.
+        closed: the label set of a sequence labelling parser; empty for other students.
+    """
+
+    task: TrainingTask
+    stores: Mapping[Content, TargetStore]
+    numbers: Sequence[int]
+    temperature: float
+    closed: Sequence[RelativeLabel] = ()
+
+    def read(self, numbers: Sequence[int]) -> TeacherTargets:
+        """The targets of these sentences as one batch."""
+        rows = {content: [store[self._row_of[i]] for i in numbers] for content, store in self.stores.items()}
+        return self.task.targets.to_batch(rows, self.temperature, self.closed)
+
+    def lost_mass(self) -> float | None:
+        """The share of the teacher's mass that the student can not express; None where it can express all."""
+        store = self.stores["marginals"]
+        return self.task.targets.lost_mass([store[row] for row in range(len(store))], self.closed)
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        return {number: row for row, number in enumerate(self.numbers)}
