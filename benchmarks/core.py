@@ -29,17 +29,17 @@ from torch import Tensor, nn
 
 from benchmarks.bench import REPORT, Bounds, conditions, cpu_seconds, merge, table, take_turns
 from structural_kd.words import SubwordVectors
+from train.batching import Dataset, TrainingBatch, shuffled
 from train.corpora import load_corpus
-from train.distill.objectives import lesson
-from train.distill.schedule import teacher_weight
-from train.distill.target_store import Target, TargetHeader, TargetStore
+from train.distill.loss import distillation_loss
+from train.distill.objectives import loss_settings
+from train.distill.target_store import TargetHeader, TargetStore
 from train.models.card import ModelCard, build_model
 from train.models.words import WordTypes, alphabet_of
 from train.recipe import Training
-from train.splits import Reader
 from train.structs import LinearChain, SpanSet
 from train.tasks import EntityTask
-from train.trainer import CLIP, batches
+from train.trainer import CLIP
 
 SENTENCES, TOKENS, LABELS, TYPES = 32, 40, 17, 9
 ROUNDS = 11
@@ -171,30 +171,27 @@ def measure_epochs() -> dict[str, float]:
         words, np.random.default_rng(0).standard_normal((len(words), 100), np.float32), None, min_n=3, max_n=5
     )
     alphabet = alphabet_of(words, min_count=2)
-    reader = Reader(sentences, WordTypes.build(words, vectors, alphabet))
+    dataset = Dataset(sentences, WordTypes.build(words, vectors, alphabet))
     card = ModelCard("ner", "crf", "student", "he", task.labels, hidden_size=settings.hidden_size)
 
     def model(seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        return build_model(card, reader.types).train()
+        return build_model(card, dataset.types).train()
 
     teacher = model(0).eval()
     header = TargetHeader("ner", "LinearChain", "untrained", "he_htb", task.labels, 1.0, len(sentences))
 
     @torch.no_grad()
     def targets(numbers: Sequence[int]) -> list[Any]:
-        return [
-            task.targets(teacher(reader.batch([i], encoded=False)), LinearChain, header)[0] for i in numbers
-        ]
+        return [task.targets.to_rows(teacher(dataset.batch([i])), LinearChain, header)[0] for i in numbers]
 
     epoch = list(
         islice(
-            batches(lambda g: g.permutation(len(sentences)), reader.lengths, settings.batch, 0),
+            shuffled(lambda g: g.permutation(len(sentences)), dataset.lengths, settings.batch, 0),
             -(-len(sentences) // settings.batch),
         )
     )
-    structural = lesson("structural").loss
-    assert structural is not None
+    structural = loss_settings("structural", anneal=0.5)
     with tempfile.TemporaryDirectory() as folder:
         store = TargetStore(Path(folder), header)
         for shard, numbers in store.missing():
@@ -202,19 +199,16 @@ def measure_epochs() -> dict[str, float]:
         supervised_model, distilled_model = model(1), model(1)
 
         def supervised(chosen: list[int]) -> Tensor:
-            batch = reader.batch(chosen, encoded=False)
+            batch = dataset.batch(chosen)
             gold = task.gold([sentences[i] for i in chosen])  # [B, n]
             return -supervised_model(batch).log_prob(gold).sum() / batch.lengths.sum()
 
         def distilled(chosen: list[int]) -> Tensor:
-            batch = reader.batch(chosen, encoded=False)
+            targets = task.targets.to_batch({"marginals": [store[i] for i in chosen]}, temperature=1.0)
             gold = task.gold([sentences[i] for i in chosen])  # [B, n]
-            distribution = distilled_model(batch)
-            rows: dict[str, list[Target]] = {"marginals": [store[i] for i in chosen]}
-            taught = structural(distribution, task.teacher_targets(rows, distilled_model, 1.0))  # [B]
-            weight = teacher_weight(0.5, anneal=0.5)
-            mixed = weight * taught - (1 - weight) * distribution.log_prob(gold)
-            return mixed.sum() / batch.lengths.sum()
+            has_gold = torch.ones(len(chosen), dtype=torch.bool)  # [B]
+            batch = TrainingBatch(chosen, dataset.batch(chosen), gold, has_gold, targets)
+            return distillation_loss(distilled_model(batch.inputs), batch, 0.5, settings=structural)
 
         steps = {
             "supervised": _step(supervised_model, supervised, settings.learning_rate),

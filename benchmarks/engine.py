@@ -47,7 +47,7 @@ from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import WordTable
 from train.corpora import CorpusError, load_corpus
 from train.models.card import load_trained
-from train.splits import read_word_types
+from train.word_types import read_word_types
 
 BATCH = 32
 SPACY_BATCH = 256

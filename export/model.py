@@ -43,7 +43,7 @@ from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import SubwordVectors, WordTable
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
-from train.splits import read_word_types
+from train.word_types import read_word_types
 
 GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
     "crf": {MODEL: crf_graph},

@@ -27,7 +27,7 @@ from structural_kd.words import SubwordVectors
 from train.models.card import EncoderUse, ModelCard, build_model, read_card
 from train.models.encoders import Encoder
 from train.models.words import WordTypes
-from train.splits import read_word_types
+from train.word_types import read_word_types
 
 LAYERS = (-4, -3, -2, -1)
 TRAINED_PIECES = 10_000

@@ -10,12 +10,10 @@ from structural_kd.predictor import Predictor
 from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
 from train.recipe import load_recipe
-from train.splits import load_material
+from train.splits import load_splits
 
 BOUND = 0.5
 """Points of F1 or LAS that int8 may cost unless the user sets another bound."""
-
-SPLITS = ("dev", "test")
 
 
 class QuantisationError(RuntimeError):
@@ -54,15 +52,15 @@ def measure_loss(run: Path, task: str, exact: Predictor, quantised: Predictor) -
         QuantisationError: the corpus cannot be read any more, or has no gold.
     """
     try:
-        material = load_material(load_recipe(run / "recipe.yaml"))
+        splits = load_splits(load_recipe(run / "recipe.yaml"))
     except (OSError, ValueError) as error:
         raise QuantisationError(
             f"what int8 costs is measured on the run's corpus, which cannot be read: {error}"
         ) from error
     has_gold, score = SCORES[task]
     loss = {}
-    for split in SPLITS:
-        sentences = [sentence for sentence in material.part(split) if has_gold(sentence)]
+    for split, numbers in (("dev", splits.dev), ("test", splits.test)):
+        sentences = [sentence for sentence in splits.select(numbers) if has_gold(sentence)]
         if sentences:
             words = [sentence.words for sentence in sentences]
             before, after = (score(sentences, which.predict(words)) for which in (exact, quantised))

@@ -15,7 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from train.recipe import Recipe, RecipeError, load_recipe
+from train.recipe import RecipeError, load_recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
     from train.report import results_table
+    from train.results import encoder_weights
     from train.run import USER_ERRORS, run
 
     try:
@@ -68,18 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
         again = ["python", "-m", "train", str(options.recipe), *changes, "--out", str(out), "--resume"]
         print(f"stopped; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
-    tables = []
-    for split in sorted({row["split"] for row in rows if row["split"].startswith("test")}):
-        where = split.removeprefix("test").removeprefix("/") or name_of(recipe)
-        tables.append(f"Test split of {where}:\n\n{results_table(rows, split)}\n")
-    (out / "table.md").write_text("\n".join(tables), encoding="utf-8")
-    print("\n" + "\n".join(tables) + f"\nrows: {out / 'results.jsonl'}")
+    tested_on = recipe.target or ", ".join(recipe.corpus) or str(recipe.text)
+    parts = [
+        f"Test split of {split.partition('/')[2] or tested_on}:\n\n{results_table(rows, split)}"
+        for split in sorted({row["split"] for row in rows if row["split"].startswith("test")})
+    ]
+    closing = "\n\n".join([*parts, *encoder_weights(out)]) + "\n"
+    (out / "table.md").write_text(closing, encoding="utf-8")
+    print(f"\n{closing}\nrows: {out / 'results.jsonl'}")
     return 0
-
-
-def name_of(recipe: Recipe) -> str:
-    """What a recipe is tested on, in words."""
-    return recipe.target or ", ".join(recipe.corpus) or str(recipe.text)
 
 
 if __name__ == "__main__":

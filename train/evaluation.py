@@ -1,81 +1,108 @@
 """What a trained model does on sentences it was not trained on: predictions, scores, speed, size."""
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from structural_kd.words import SubwordVectors
+from train.corpora import Sentence
+from train.experiment import Experiment
 from train.models.encoders import encode
-from train.models.ensemble import Committee, reads_features, speak
-from train.splits import Experiment, Reader
+from train.models.ensemble import Ensemble, predict, reads_features
+from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
-from train.trainer import sentences_per_second
 
 SPEED_SENTENCES = 256
-BATCH = 64
-CELLS = 64 * 64**2
-"""The most arcs that a batch's table holds: what bounds the memory of long sentences."""
 AGREEMENT = "agreement"
-"""The score against what the teacher says, where there is no gold."""
+"""The score against the teacher's predictions, where there is no gold."""
+
+
+class Evaluation(NamedTuple):
+    """Scores in percent, empty where nothing can be compared; and the counts that they come from."""
+
+    scores: dict[str, float]
+    counts: np.ndarray | None  # [n, 3] of the sentences with gold
 
 
 def evaluate(
-    experiment: Experiment, task: TrainingTask, model: nn.Module | Committee, numbers: Sequence[int]
-) -> dict[str, float]:
-    """A model's scores on the sentences of these numbers, in percent; empty where nothing can be compared.
+    experiment: Experiment,
+    task: TrainingTask,
+    model: nn.Module | Ensemble,
+    numbers: Sequence[int],
+    references: Mapping[int, Sentence],
+) -> Evaluation:
+    """A model's scores on the sentences of these numbers.
 
-    Where none of them has gold, the teacher's predictions stand in, and the only score is the ``agreement``
-    with them, measured as the task's main score is.
+    Where none of them has gold, the teacher's predictions (``references``) stand in, and the only score is
+    the ``agreement`` with them, measured as the task's main score is.
     """
-    return measure(experiment, task, model, numbers)[0]
-
-
-def measure(
-    experiment: Experiment, task: TrainingTask, model: nn.Module | Committee, numbers: Sequence[int]
-) -> tuple[dict[str, float], np.ndarray | None]:
-    """The scores of ``evaluate``, and the counts [n, 3] of the sentences with gold that they come from."""
-    sentences = experiment.reader.sentences
+    sentences = experiment.splits.sentences
     gold = [i for i in numbers if task.has_gold(sentences[i])]
     if gold:
-        counts = task.counts([sentences[i] for i in gold], predict(experiment, task, model, gold))
-        return task.scores_of(counts), counts
-    said = [i for i in numbers if i in experiment.references]
-    if not said:
-        return {}, None
-    counts = task.counts([experiment.references[i] for i in said], predict(experiment, task, model, said))
-    return {AGREEMENT: task.scores_of(counts)[task.metric]}, None
+        counts = task.counts([sentences[i] for i in gold], predictions(experiment, task, model, gold))
+        return Evaluation(task.scores_of(counts), counts)
+    known = [i for i in numbers if i in references]
+    if not known:
+        return Evaluation({}, None)
+    counts = task.counts([references[i] for i in known], predictions(experiment, task, model, known))
+    return Evaluation({AGREEMENT: task.scores_of(counts)[task.metric]}, None)
 
 
-def main_score(task: TrainingTask, scores: dict[str, float]) -> float:
+def main_score(task: TrainingTask, scores: Mapping[str, float]) -> float:
     """The score that chooses between models."""
     return scores[task.metric] if task.metric in scores else scores[AGREEMENT]
 
 
+def tested_splits(experiment: Experiment, task: TrainingTask) -> dict[str, list[int]]:
+    """The test split; where several corpora are tested, also the sentences of each that have gold."""
+    splits = experiment.splits
+    gold = [i for i in splits.test if task.has_gold(splits.sentences[i])]
+    found = {
+        f"test/{corpus}": numbers
+        for place, corpus in enumerate(splits.corpora)
+        if (numbers := splits.of_corpus(gold, place))
+    }
+    return {"test": splits.test} | (found if len(found) > 1 else {})
+
+
 @torch.no_grad()
-def predict(
-    experiment: Experiment, task: TrainingTask, model: nn.Module | Committee, numbers: Sequence[int]
+def predictions(
+    experiment: Experiment, task: TrainingTask, model: nn.Module | Ensemble, numbers: Sequence[int]
 ) -> list[Any]:
     """Predictions for the sentences of these numbers, in order."""
-    committee = model if isinstance(model, Committee) else Committee([model])
-    training = [member.training for member in committee.members]
-    predictions: dict[int, Any] = {}
-    for models, group in committee.groups(numbers):
-        for member in models:
-            member.eval()
-        for chosen in by_length(experiment.reader, group):
-            batch = experiment.reader.batch(chosen, encoded=reads_features(models)).to(experiment.device)
-            predictions.update(zip(chosen, task.decode(models[0], speak(models, batch)), strict=True))
-    for member, was in zip(committee.members, training, strict=True):
+    found: dict[int, Any] = {}
+    for chosen, models, distribution in distributions(experiment, model, numbers):
+        found.update(zip(chosen, task.decode(models[0], distribution), strict=True))
+    return [found[i] for i in numbers]
+
+
+@torch.no_grad()
+def distributions(
+    experiment: Experiment, model: nn.Module | Ensemble, numbers: Sequence[int]
+) -> Iterator[tuple[list[int], list[nn.Module], StructuredDistribution]]:
+    """Batch by batch: sentence numbers, the models that predict them, their distribution without gradient.
+
+    Models are in evaluation mode meanwhile.
+    """
+    ensemble = _ensemble(model)
+    training = [member.training for member in ensemble.members]
+    for member in ensemble.members:
+        member.eval()
+    for models, group in ensemble.groups(numbers):
+        for chosen in experiment.dataset.by_length(group):
+            batch = experiment.dataset.batch(chosen, encoded=reads_features(models))
+            yield chosen, models, predict(models, batch.to(experiment.device))
+    for member, was in zip(ensemble.members, training, strict=True):
         member.train(was)
-    return [predictions[i] for i in numbers]
 
 
-def count_parameters(experiment: Experiment, model: nn.Module | Committee) -> int:
+def count_parameters(experiment: Experiment, model: nn.Module | Ensemble) -> int:
     """All weights a model needs to run: its own, the vectors of words and subwords, the encoder."""
-    members = _speakers(experiment, model)
+    members = _ensemble(model).members_for(experiment.splits.test)
     total = sum(parameter.numel() for member in members for parameter in member.parameters())
     if any(getattr(member.representation, "words", None) is not None for member in members):
         vectors = SubwordVectors.load(experiment.out / "words")
@@ -85,30 +112,27 @@ def count_parameters(experiment: Experiment, model: nn.Module | Committee) -> in
     return total
 
 
-def speed(experiment: Experiment, task: TrainingTask, model: nn.Module | Committee) -> float:
+def speed(experiment: Experiment, task: TrainingTask, model: nn.Module | Ensemble) -> float:
     """Sentences a second in torch on this machine, from words to labels, the encoder included."""
-    members = _speakers(experiment, model)
-    numbers = experiment.material.parts["test"][:SPEED_SENTENCES]
+    numbers = experiment.splits.test[:SPEED_SENTENCES]
+    encoder, choice = experiment.encoder, experiment.recipe.encoder
+    reads_encoder = _reads_frozen(_ensemble(model).members_for(experiment.splits.test))
 
-    def once() -> None:
-        if experiment.encoder is not None and experiment.recipe.encoder and _reads_frozen(members):
-            for chosen in by_length(experiment.reader, numbers):
-                encode(
-                    experiment.encoder,
-                    [experiment.reader.sentences[i].words for i in chosen],
-                    layers=experiment.recipe.encoder.layers,
-                )
-        predict(experiment, task, model, numbers)
+    def once() -> float:
+        start = time.perf_counter()
+        if encoder is not None and choice is not None and reads_encoder:
+            for chosen in experiment.dataset.by_length(numbers):
+                words = [sentence.words for sentence in experiment.splits.select(chosen)]
+                encode(encoder, words, layers=choice.layers)
+        predictions(experiment, task, model, numbers)
+        return time.perf_counter() - start
 
-    return round(sentences_per_second(once, len(numbers)), 1)
+    once()  # warms up
+    return round(len(numbers) / once(), 1)
 
 
-def _speakers(experiment: Experiment, model: nn.Module | Committee) -> Sequence[nn.Module]:
-    """The models that speak of the test sentences; a teacher that only scored a fold does not."""
-    if not isinstance(model, Committee):
-        return [model]
-    groups = model.groups(experiment.material.parts["test"])
-    return list({id(member): member for models, _ in groups for member in models}.values())
+def _ensemble(model: nn.Module | Ensemble) -> Ensemble:
+    return model if isinstance(model, Ensemble) else Ensemble([model])
 
 
 def _reads_frozen(members: Sequence[nn.Module]) -> bool:
@@ -116,14 +140,3 @@ def _reads_frozen(members: Sequence[nn.Module]) -> bool:
         reads_features([member]) and getattr(member.representation, "encoder", None) is None
         for member in members
     )
-
-
-def by_length(reader: Reader, numbers: Sequence[int]) -> list[list[int]]:
-    """Batches of sentences of similar lengths, shortest first."""
-    made: list[list[int]] = []
-    for number in sorted(numbers, key=lambda i: reader.lengths[i]):
-        cells = (len(made[-1]) + 1) * int(reader.lengths[number]) ** 2 if made else CELLS + 1
-        if cells > CELLS or len(made[-1]) == BATCH:
-            made.append([])
-        made[-1].append(number)
-    return made

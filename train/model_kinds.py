@@ -7,6 +7,8 @@ from train.structs import HeadSelection, LinearChain, StructuredDistribution, To
 
 TaskName = Literal["ner", "parse"]
 StudentKind = Literal["crf", "softmax", "biaffine", "labeller"]
+NetworkKind = Literal[StudentKind, "span", "second_order", "matrix_tree", "projective_tree"]
+"""All that is trained here."""
 TeacherKind = Literal[
     "crf",
     "softmax",

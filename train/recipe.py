@@ -1,25 +1,16 @@
 """The recipe: one YAML file an experiment, validated before anything runs."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
-from train.model_kinds import (
-    FAMILY,
-    SHARED_PARTS,
-    STUDENTS,
-    TEACHERS,
-    WITHOUT_TOPK,
-    StudentKind,
-    TaskName,
-    TeacherKind,
-)
+from train.distill.objectives import DIVERGENCES, OBJECTIVES, LossSettings, loss_settings
+from train.model_kinds import StudentKind, TaskName, TeacherKind
+from train.recipe_checks import check_recipe
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -27,12 +18,31 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+ARCHITECTURE = {
+    *("reads_words", "hidden_size", "layers", "dropout", "character_dim", "character_features"),
+    *("arc_size", "relation_size", "second_order_size"),
+}
+"""Settings of a network that decide its shape."""
+
+
 class RecipeError(ValueError):
-    """A recipe that can not be run: says in which file, under which key, and what to write instead."""
+    """A recipe that can not be run: in which file, under which key, and what to write instead."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) or value is None else [value]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, content: Any) -> Any:
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"{key}: unknown key{_nearest(str(key), cls.model_fields)}")
+        return content
 
 
 class Vectors(_Section):
@@ -43,7 +53,7 @@ class Vectors(_Section):
     name: str | None = None
     """Pretrained vectors by name: glove-100d (English), fetched once with npm."""
     text: Literal["taught", "corpus"] = "taught"
-    """What trained vectors and the known characters are made of: the sentences students are taught, or all
+    """What trained vectors and the known characters are made of: the sentences students learn from, or all
     training text of the corpus (of the target, where there is one), so that they stay the same whatever the
     amount of unlabelled sentences."""
     most: Positive | None = None
@@ -64,7 +74,7 @@ class Vectors(_Section):
         return self
 
 
-class EncoderSettings(_Section):
+class EncoderChoice(_Section):
     """The teacher's encoder, by its Hugging Face id or a folder."""
 
     name: str
@@ -94,6 +104,11 @@ class Training(_Section):
     evaluations: Positive = 10
     """How often the dev score is taken and a checkpoint written; the best one is kept."""
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The sizes that a ``train.models.card.ModelCard`` has as well."""
+        return self.model_dump(include=ARCHITECTURE)
+
 
 class Teacher(Training):
     """One teacher: its kind, and how it is trained; ``transformers`` is used as it is."""
@@ -122,17 +137,18 @@ class Teacher(Training):
     def _features_and_names_fit_the_kind(self) -> Self:
         if not self.reads_words and not self.reads_encoder:
             raise ValueError("reads_words, reads_encoder: a teacher has to read one of them")
-        if (self.kind == "transformers") != (self.name is not None):
+        if self.is_trained == (self.name is not None):
             raise ValueError(
                 "name: the folder or hub id of a model goes with kind: transformers, and only there"
             )
-        if self.kind != "transformers" and (self.types or self.scheme != "auto"):
+        if self.is_trained and (self.types or self.scheme != "auto"):
             raise ValueError("types, scheme: go with kind: transformers")
         return self
 
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) or value is None else [value]
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is trained here; a downloaded model is used as it is."""
+        return self.kind != "transformers"
 
 
 class TaskSettings(_Section):
@@ -146,9 +162,17 @@ class TaskSettings(_Section):
     serve: StudentKind | None = None
     """The student that is exported; the first one unless named."""
 
+    @property
+    def all_teachers(self) -> tuple[Teacher, ...]:
+        return (*self.teacher, *([self.token_teacher] if self.token_teacher else []))
+
+    @property
+    def served(self) -> StudentKind:
+        return next(iter(self.students)) if self.serve is None else self.serve
+
 
 class TargetSettings(_Section):
-    """What the teacher says of its own training sentences."""
+    """The teacher's targets of its own training sentences."""
 
     crossfit: Annotated[int, Field(ge=2)] | None = None
     """Score each of so many folds with a teacher that never saw it; costs that many more teachers."""
@@ -177,13 +201,18 @@ class Distillation(_Section):
     def asks_token_teacher(self) -> bool:
         return any("token" in name.split("+") for name in self.objectives)
 
+    def loss_settings(self, objective: str) -> LossSettings:
+        """The loss of one of the objectives."""
+        sizes = self.model_dump(include={"divergence", "alpha", "anneal", "unlabelled_weight"})
+        return loss_settings(objective, **sizes)
+
     @model_validator(mode="after")
     def _objectives_are_known(self) -> Self:
         for name in self.objectives:
             for part in name.split("+"):
                 if part not in OBJECTIVES:
                     raise ValueError(f"unknown objective {part!r}{_nearest(part, OBJECTIVES)}")
-            lesson(name, divergence=self.divergence)
+            self.loss_settings(name)
         if not self.objectives:
             raise ValueError("name at least one objective")
         if self.divergence == "renyi" and self.alpha == 1:
@@ -219,7 +248,7 @@ class Recipe(_Section):
     teacher_seed: Seed = 1
     seeds: tuple[Seed, ...] = (1,)
     """One student a seed."""
-    encoder: EncoderSettings | None = None
+    encoder: EncoderChoice | None = None
     """Needed unless every teacher is of the kind transformers or says ``reads_encoder: false``."""
     vectors: Vectors = Vectors()
     distillation: Distillation = Distillation()
@@ -227,158 +256,15 @@ class Recipe(_Section):
     tasks: dict[TaskName, TaskSettings]
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    @model_validator(mode="after")
-    def _students_fit_tasks(self) -> Self:
-        if not self.tasks:
-            raise ValueError("name at least one task: ner, parse")
-        if not self.seeds:
-            raise ValueError("name at least one seed")
-        for task, settings in self.tasks.items():
-            for kind in (*settings.students, *([settings.serve] if settings.serve else [])):
-                if kind not in STUDENTS[task]:
-                    known = ", ".join(STUDENTS[task])
-                    raise ValueError(f"tasks.{task}: {kind!r} is no student of this task; known: {known}")
-            if not settings.students:
-                raise ValueError(f"tasks.{task}.students: name at least one of {', '.join(STUDENTS[task])}")
-            if settings.serve and settings.serve not in settings.students:
-                raise ValueError(f"tasks.{task}.serve: {settings.serve!r} is not among its students")
-            served = next(iter(settings.students)) if settings.serve is None else settings.serve
-            if not any(is_for(name, FAMILY[served]) for name in self.distillation.objectives):
-                raise ValueError(
-                    f"tasks.{task}: none of the objectives is for {served}, the student that is served "
-                    "(posterior is for crf, token for softmax)"
-                )
-        for name in self.distillation.objectives:
-            kinds = [kind for settings in self.tasks.values() for kind in settings.students]
-            if not any(is_for(name, FAMILY[kind]) for kind in kinds):
-                raise ValueError(
-                    f"distillation.objectives: {name} is for none of the students {', '.join(kinds)} "
-                    "(posterior is for crf, token for softmax)"
-                )
-        return self
+    @property
+    def reads_encoder(self) -> bool:
+        """Whether any teacher reads the encoder."""
+        teachers = [teacher for settings in self.tasks.values() for teacher in settings.all_teachers]
+        return any(teacher.reads_encoder and teacher.is_trained for teacher in teachers)
 
     @model_validator(mode="after")
-    def _teachers_fit_tasks(self) -> Self:
-        for task, settings in self.tasks.items():
-            for teacher in (*settings.teacher, *([settings.token_teacher] if settings.token_teacher else [])):
-                if teacher.kind is not None and teacher.kind not in TEACHERS[task]:
-                    known = ", ".join(TEACHERS[task])
-                    raise ValueError(
-                        f"tasks.{task}.teacher: {teacher.kind!r} is no teacher of this task; known: {known}"
-                    )
-                if teacher.kind != "transformers" and teacher.reads_encoder and self.encoder is None:
-                    raise ValueError(
-                        "encoder: name the teacher's encoder, for example encoder: {name: ...}; or write "
-                        "reads_encoder: false for a teacher that reads what the students read"
-                    )
-                if teacher.kind != "transformers" and not self.corpus:
-                    raise ValueError("corpus: a teacher that is trained here needs a labelled corpus")
-            if self.distillation.asks_token_teacher and "softmax" in settings.students:
-                wanted = settings.token_teacher or settings.teacher[0]
-                if wanted.kind != "softmax" or (not settings.token_teacher and len(settings.teacher) > 1):
-                    raise ValueError(
-                        f"tasks.{task}.token_teacher: the objective token needs a teacher of kind softmax"
-                    )
-            if len(settings.teacher) > 1 and (settings.monolingual_teachers or self.targets.crossfit):
-                raise ValueError(
-                    f"tasks.{task}.teacher: a list of teachers goes neither with monolingual_teachers "
-                    "nor with crossfit"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _every_teacher_setting_does_something(self) -> Self:
-        for task, settings in self.tasks.items():
-            kinds = [teacher.kind for teacher in settings.teacher]
-            if settings.token_teacher and not self.distillation.asks_token_teacher:
-                raise ValueError(f"tasks.{task}.token_teacher: goes with the objective token")
-            if settings.monolingual_teachers and (
-                len(self.corpus) < 2 or self.target or self.text or "transformers" in kinds
-            ):
-                raise ValueError(
-                    f"tasks.{task}.monolingual_teachers: goes with two or more corpora, and "
-                    "without target, text and the kind transformers"
-                )
-            if self.targets.crossfit and (
-                self.target or settings.monolingual_teachers or "transformers" in kinds
-            ):
-                raise ValueError(
-                    "targets.crossfit: is for a teacher that is trained here on sentences its students learn "
-                    "from; leave out target, monolingual_teachers and transformers, or crossfit"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _distillation_fits_teachers_and_students(self) -> Self:
-        wanted = self.distillation
-        for task, settings in self.tasks.items():
-            teachers = [teacher.kind or TEACHERS[task][0] for teacher in settings.teacher]
-            for student in settings.students:
-                objectives = [name for name in wanted.objectives if is_for(name, FAMILY[student])]
-                parts = {part for name in objectives for part in name.split("+")}
-                pair = f"tasks.{task}: {'+'.join(teachers)} -> {student}"
-                tables = student == "crf" and parts & {"structural", "posterior"}
-                if wanted.temper == "marginals" and tables and not wanted.allow_inconsistent:
-                    raise ValueError(
-                        f"{pair}: temper: marginals softens the tables of a CRF's label pairs one by one, "
-                        "and they then contradict one another; use temper: potentials, or "
-                        "allow_inconsistent: true to redo the paper's table 5"
-                    )
-                shared = len(teachers) == 1 and (teachers[0], student) in SHARED_PARTS
-                if teachers == ["second_order"] and wanted.temperature != 1:
-                    shared = False  # its mean field is found anew at each temperature
-                if wanted.divergence == "kl" and tables and wanted.temper == "marginals":
-                    raise ValueError(
-                        f"{pair}: softened tables that contradict one another have no entropy; use "
-                        "divergence: cross_entropy"
-                    )
-                if (
-                    "potentials" in DIVERGENCES[wanted.divergence].contents
-                    and "structural" in parts
-                    and not shared
-                ):
-                    raise ValueError(
-                        f"{pair}: {wanted.divergence} is exact only where teacher and student share their "
-                        "parts; use divergence: cross_entropy or kl, which need only the teacher's marginals"
-                    )
-                if wanted.divergence == "kl" and len(teachers) > 1:
-                    raise ValueError(
-                        f"{pair}: the entropy of a mixture has no closed form; use divergence: "
-                        "cross_entropy, whose gradient is that of kl"
-                    )
-                if parts & {"topk", "topwk"} and set(teachers) & set(WITHOUT_TOPK):
-                    raise ValueError(
-                        f"{pair}: the k best trees are not offered; leave out topk and topwk, or use top1"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _text_is_where_it_is_needed(self) -> Self:
-        if not self.corpus and self.text is None:
-            raise ValueError(
-                "corpus: name a corpus; or a file of raw text under text, for a teacher as it is"
-            )
-        if not self.corpus and "parse" in self.tasks:
-            raise ValueError("corpus: a parser's teacher is trained here and needs a labelled corpus")
-        unlabelled_only = self.target is not None or not self.corpus
-        if unlabelled_only and self.unlabelled == 0:
-            raise ValueError("unlabelled: students that only see raw text need some of it")
-        if unlabelled_only and self.distillation.unlabelled_weight == 0:
-            raise ValueError(
-                "distillation.unlabelled_weight: students that only see raw text learn nothing at 0"
-            )
-        if not self.corpus and (self.labelled or self.sentences):
-            raise ValueError("labelled, sentences: there is no corpus to choose from")
-        named = [Path(name).name for name in (*self.corpus, *([self.target] if self.target else []))]
-        if len(set(named)) < len(named):
-            raise ValueError(f"corpus, target: two of {', '.join(named)} have the same name")
-        if unlabelled_only and "none" in self.distillation.objectives:
-            raise ValueError(
-                "distillation.objectives: students that only see raw text have nothing to learn from alone; "
-                "leave out none"
-            )
-        if self.target is not None and not self.corpus:
-            raise ValueError("target: zero-shot needs the corpora the teacher learns from under corpus")
+    def _sections_fit_one_another(self) -> Self:
+        check_recipe(self)
         return self
 
 
@@ -443,37 +329,12 @@ def _override(content: dict[str, Any], override: str) -> None:
 def _explain(path: Path, problem: Any) -> str:
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     where = ".".join(location) or "the recipe"
-    if problem["type"] == "extra_forbidden":
-        return f"{path}: {where}: unknown key{_nearest(location[-1], _keys_at(Recipe, location[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
     given = "" if isinstance(value, dict) or problem["type"] == "missing" else f" (given: {value!r})"
     return f"{path}: {where}: {message}{given}"
 
 
-def _keys_at(section: Any, location: Sequence[str]) -> list[str]:
-    """The keys a section of the recipe knows, following a location through nested models and mappings."""
-    for part in location:
-        if _is_section(section):
-            section = section.model_fields[part].annotation
-        elif get_origin(section) is dict:
-            section = get_args(section)[1]
-        elif get_origin(section) is tuple:
-            section = get_args(section)[0]
-        section = _plain(section)
-    return list(section.model_fields) if _is_section(section) else []
-
-
-def _plain(annotation: Any) -> Any:
-    """An optional section as the section."""
-    sections = [part for part in get_args(annotation) if _is_section(part)]
-    return sections[0] if get_origin(annotation) in (Union, UnionType) and sections else annotation
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+def _nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

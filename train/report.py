@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from tabulate import tabulate
+
 MAIN_METRICS = {"ner": ("f1", "agreement"), "parse": ("uas", "las", "agreement")}
 """What the table shows of a task, as far as it was measured; the last one measured is what gaps are of."""
+
+HEADERS = (
+    *("task", "system", "case", "objective", "test score", "gap recovered"),
+    *("sentences/s (torch)", "parameters (M)", "seeds"),
+)
 
 
 def gap_recovered(teacher: float, alone: float, distilled: float) -> float | None:
@@ -21,29 +28,29 @@ def results_table(rows: Sequence[dict[str, Any]], split: str = "test") -> str:
         if row["split"] == split:
             key = (row["task"], row["system"], row["case"], row["objective"])
             values[key][row["metric"]].append(row["value"])
-    lines = [
-        "| task | system | case | objective | test score | gap recovered | sentences/s (torch) | "
-        "parameters (M) | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for (task, system, case, objective), metrics in sorted(values.items(), key=_order):
         measured = [metric for metric in MAIN_METRICS[task] if metric in metrics]
-        scores = ", ".join(f"{_title(metric)} {_spread(metrics[metric])}" for metric in measured)
-        recovered = ""
+        recovered = None
         alone = values.get((task, "student", case, "none"))
         teacher = next((m for (t, s, _, _), m in values.items() if (t, s) == (task, "teacher")), None)
         if system == "student" and objective != "none" and alone and teacher and measured:
-            chosen = measured[-1]
-            share = gap_recovered(mean(teacher[chosen]), mean(alone[chosen]), mean(metrics[chosen]))
-            recovered = "" if share is None else f"{100 * share:.0f} %"
-        teaches = system == "teacher"
-        shown = case if not teaches or case == "token" else ""
-        seeds = max(len(found) for found in metrics.values())
+            recovered = gap_recovered(*(mean(found[measured[-1]]) for found in (teacher, alone, metrics)))
+        is_teacher = system == "teacher"
         lines.append(
-            f"| {task} | {system} | {shown} | {'' if teaches else objective} | {scores} | {recovered} | "
-            f"{_mean(metrics, 'sent_per_s', 1, 0)} | {_mean(metrics, 'params', 1e6, 2)} | {seeds} |"
+            [
+                task,
+                system,
+                "" if is_teacher and case != "token" else case,
+                "" if is_teacher else objective,
+                ", ".join(f"{_title(metric)} {_spread(metrics[metric])}" for metric in measured),
+                "" if recovered is None else f"{100 * recovered:.0f} %",
+                _mean(metrics, "sent_per_s", 1, 0),
+                _mean(metrics, "params", 1e6, 2),
+                max(len(found) for found in metrics.values()),
+            ]
         )
-    return "\n".join(lines)
+    return tabulate(lines, HEADERS, tablefmt="pipe", disable_numparse=True)
 
 
 def _title(metric: str) -> str:

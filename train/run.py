@@ -1,4 +1,4 @@
-"""One recipe from corpus to results: teacher, targets, students, scores."""
+"""One recipe from corpus to results: splits, word types, teachers, targets, students, scores."""
 
 import json
 import multiprocessing
@@ -6,10 +6,9 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import product
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,30 @@ import torch
 import yaml
 from accelerate import Accelerator
 
+from structural_kd.files import write_whole
+from train.batching import Dataset
 from train.corpora import CorpusError, CorpusWarning
-from train.distill.objectives import Lesson, is_for, lesson
-from train.distill.target_store import Content, TargetStore, TargetStoreError
-from train.distill.targets import make_targets
+from train.distill.target_store import Content, TargetStore
+from train.distill.targets import store_targets
 from train.evaluation import main_score
-from train.model_kinds import FAMILY, StudentKind
+from train.experiment import Experiment, precision_of
+from train.model_kinds import FAMILY, TaskName
 from train.models.card import read_card
 from train.models.encoder_places import EncoderNotFoundError
 from train.models.encoders import Encoder, load_encoder
-from train.recipe import EncoderSettings, Recipe, RecipeError, TaskSettings
+from train.models.feature_store import frozen_features
+from train.progress import log
+from train.recipe import Recipe, RecipeError
 from train.results import collect_results
-from train.splits import (
-    Experiment,
-    Material,
-    Reader,
-    load_material,
-    load_word_types,
-    read_features,
-    say,
-    write_whole,
-)
+from train.splits import Splits, load_splits
+from train.structs import StructuredDistribution
 from train.tasks import TASKS, TrainingTask
-from train.train_students import train_student
-from train.train_teachers import Teaching, add_references, get_teachers, get_token_teacher, task_of
-from train.trainer import TrainingError
+from train.train_students import Supervision, students_of, train_student
+from train.train_teachers import reference_predictions, task_of, train_teachers
+from train.word_types import load_word_types
+
+USER_ERRORS = (RecipeError, CorpusError, EncoderNotFoundError, FloatingPointError, RuntimeError)
+"""What can go wrong without a fault of the program: a message is enough."""
 
 
 def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[str, Any]]:
@@ -50,24 +48,93 @@ def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[st
     Finished models in ``out`` are kept, unfinished ones go on from their last checkpoint. On a CPU each task
     has a process and a core of its own: the networks are small, and two threads on one of them gain little.
 
+    Args:
+        cache: where features of frozen encoders are kept; ``train.offline.cache_folder`` unless set.
+
     Raises:
         RuntimeError: a task failed; its own error stands above.
     """
     experiment = prepare(recipe, out, cache)
     if len(recipe.tasks) == 1 or experiment.device.type != "cpu" or (os.cpu_count() or 1) == 1:
-        for name, settings in recipe.tasks.items():
-            _run_task(experiment, name, settings)
+        for name in recipe.tasks:
+            _run_task(experiment, name)
     else:
         del experiment
-        _run_apart(recipe, out, cache)
+        _run_in_processes(recipe, out, cache)
     return collect_results(out)
 
 
-def _run_apart(recipe: Recipe, out: Path, cache: Path | None) -> None:
+def prepare(recipe: Recipe, out: Path, cache: Path | None = None, *, quiet: bool = False) -> Experiment:
+    """Splits, word types and encoder features: made by the first who asks, read by the others."""
+    accelerator = _accelerator(recipe)
+    splits = load_splits(recipe)
+    if not quiet:
+        _write_inputs(recipe, splits, out)
+        counts = (
+            f"{len(splits.labelled)} labelled, {len(splits.unlabelled)} unlabelled, {len(splits.dev)} dev"
+        )
+        log(f"{splits.name}: {counts}, {len(splits.test)} test sentences; device {accelerator.device}")
+    _check_gold(recipe, splits)
+    types = load_word_types(recipe, splits, out / "words")
+    choice, encoder, features = recipe.encoder, None, None
+    if choice is not None and recipe.reads_encoder:
+        # A fine-tuned encoder is loaded afresh for each teacher; this copy shows its size.
+        encoder = _load_once(choice.name, "cpu" if choice.finetune else accelerator.device)
+        _check_layers(recipe, encoder)
+        if not quiet:
+            log(f"encoder {encoder.name}: {encoder.weights}; SHA-256 {encoder.digest[:12]}…")
+        if not choice.finetune:
+            words = [sentence.words for sentence in splits.sentences]
+            precision = precision_of(choice, encoder.device)
+            features = frozen_features(encoder, words, cache, layers=choice.layers, precision=precision)
+    dataset = Dataset(splits.sentences, types, features)
+    return Experiment(recipe, out, splits, dataset, encoder, accelerator)
+
+
+def _run_task(experiment: Experiment, name: TaskName) -> None:
+    supervision = supervise(experiment, name)
+    collect_results(experiment.out)
+    for kind, objective in students_of(experiment.recipe, name):
+        # Seeds of one objective follow one another, so that a stopped run has whole comparisons.
+        for seed in experiment.recipe.seeds:
+            train_student(experiment, supervision, kind, objective, seed)
+            collect_results(experiment.out)
+    _choose_served(experiment, supervision.task)
+
+
+def supervise(experiment: Experiment, name: TaskName) -> Supervision:
+    """Train a task's teachers and store their targets; what is finished is kept."""
+    recipe, folder = experiment.recipe, experiment.out / name
+    settings = recipe.tasks[name]
+    task = task_of(experiment, name, settings.teacher)
+    teachers = train_teachers(experiment, task, settings.teacher, monolingual=settings.monolingual_teachers)
+    token_teachers = teachers
+    if settings.token_teacher is not None and recipe.distillation.asks_token_teacher:
+        token_teachers = train_teachers(experiment, task, [settings.token_teacher], "token_teacher")
+    references = reference_predictions(experiment, task, teachers)
+    targets: dict[tuple[bool, type[StructuredDistribution], Content], TargetStore] = {}
+    for kind, objective in students_of(recipe, name):
+        loss = recipe.distillation.loss_settings(objective)
+        by_token = loss.by_token_teacher
+        chosen, place = (token_teachers, "token_targets") if by_token else (teachers, "targets")
+        for content in loss.contents:
+            key = by_token, FAMILY[kind], content
+            if key not in targets:
+                targets[key] = store_targets(experiment, task, chosen, FAMILY[kind], content, folder / place)
+    return Supervision(task, teachers, token_teachers, references, targets)
+
+
+def end_with(parent: BaseProcess) -> None:
+    """End this process when its parent does."""
+    parent.join()
+    os._exit(1)
+
+
+def _run_in_processes(recipe: Recipe, out: Path, cache: Path | None) -> None:
     """Each task in a process of its own, on a thread of its own."""
     context = multiprocessing.get_context("spawn")
     processes = {
-        name: context.Process(target=_run_one, args=(recipe, out, cache, name), name=name)
+        name: context.Process(target=_run_in_process, args=(recipe, out, cache, name), name=name)
         for name in recipe.tasks
     }
     try:
@@ -84,62 +151,38 @@ def _run_apart(recipe: Recipe, out: Path, cache: Path | None) -> None:
         raise RuntimeError(f"failed: {', '.join(failed)}; finished models are kept, go on with --resume")
 
 
-USER_ERRORS = (
-    RecipeError,
-    CorpusError,
-    TargetStoreError,
-    TrainingError,
-    EncoderNotFoundError,
-    FloatingPointError,
-    RuntimeError,
-)
-"""What can go wrong without a fault of the program: a message is enough."""
-
-
-def _run_one(recipe: Recipe, out: Path, cache: Path | None, name: str) -> None:
+def _run_in_process(recipe: Recipe, out: Path, cache: Path | None, name: TaskName) -> None:
     # A killed parent must not leave a process behind that writes to the run a resumed one works on.
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CorpusWarning)  # said once, by the parent
+    warnings.simplefilter("ignore", CorpusWarning)  # the parent has warned
     try:
-        _run_task(prepare(recipe, out, cache, quiet=True), name, recipe.tasks[name])  # type: ignore[index]
+        _run_task(prepare(recipe, out, cache, quiet=True), name)
     except USER_ERRORS as error:
         sys.exit(f"error: {name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def end_with(parent: Any) -> None:
-    """End this process when its parent does."""
-    parent.join()
-    os._exit(1)
+def _accelerator(recipe: Recipe) -> Accelerator:
+    """The device and precision: CUDA with bf16 where there is one, unless the recipe has another."""
+    cuda = torch.cuda.is_available()
+    if recipe.device == "cuda" and not cuda:
+        raise RuntimeError("device: cuda is asked for, and torch sees none; use device: auto or cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RuntimeError("one process trains a recipe; start it without torchrun or accelerate launch")
+    on_gpu = cuda and recipe.device != "cpu"
+    bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    return Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
 
 
-def prepare(recipe: Recipe, out: Path, cache: Path | None, quiet: bool = False) -> Experiment:
-    """Corpus, word types and encoder features: made by the first who asks, read by the others."""
-    accelerator = _accelerator(recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    material = load_material(recipe)
-    if not quiet:
-        write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-        write_whole(out / "test.txt", "".join(" ".join(s.words) + "\n" for s in material.part("test")))
-        sizes = {part: len(material.parts[part]) for part in ("labelled", "unlabelled", "dev", "test")}
-        parts = ", ".join(f"{size} {part}" for part, size in sizes.items())
-        say(f"{material.name}: {parts} sentences; device {accelerator.device}")
-    _check_gold(recipe, material)
-    types = load_word_types(recipe, material, out / "words")
-    encoder, features = None, None
-    if recipe.encoder is not None and _is_read(recipe):
-        # A fine-tuned encoder is loaded afresh for each teacher; this copy only says how large it is.
-        where = "cpu" if recipe.encoder.finetune else accelerator.device
-        encoder = _load_once(recipe.encoder.name, where)
-        _check_layers(recipe.encoder, encoder.model.config.num_hidden_layers)
-        if not recipe.encoder.finetune:
-            features = read_features(recipe, material, encoder, cache)
-    reader = Reader(material.sentences, types, features)
-    return Experiment(recipe, out, material, reader, encoder, accelerator)
+def _write_inputs(recipe: Recipe, splits: Splits, out: Path) -> None:
+    """What export reads of a run beside its models: the recipe, and the words of the test split."""
+    write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    lines = [" ".join(sentence.words) + "\n" for sentence in splits.select(splits.test)]
+    write_whole(out / "test.txt", "".join(lines))
 
 
 @lru_cache(maxsize=2)
@@ -148,154 +191,46 @@ def _load_once(name: str, device: torch.device | str) -> Encoder:
     return load_encoder(name, device=device)
 
 
-def _is_read(recipe: Recipe) -> bool:
-    teachers = [teacher for task in recipe.tasks.values() for teacher in task.teacher]
-    teachers += [task.token_teacher for task in recipe.tasks.values() if task.token_teacher]
-    return any(teacher.reads_encoder and teacher.kind != "transformers" for teacher in teachers)
-
-
-def _check_layers(settings: EncoderSettings, depth: int) -> None:
-    if not all(-depth - 1 <= layer <= depth for layer in settings.layers):
+def _check_layers(recipe: Recipe, encoder: Encoder) -> None:
+    assert recipe.encoder is not None
+    layers, depth = recipe.encoder.layers, encoder.model.config.num_hidden_layers
+    if not all(-depth - 1 <= layer <= depth for layer in layers):
         raise RecipeError(
-            f"encoder.layers: {settings.name} has hidden states 0 to {depth}, "
-            f"or -{depth + 1} to -1 from the end; the recipe asks for {list(settings.layers)}"
+            f"encoder.layers: {encoder.name} has hidden states 0 to {depth}, "
+            f"or -{depth + 1} to -1 from the end; the recipe asks for {list(layers)}"
         )
 
 
-def _check_gold(recipe: Recipe, material: Material) -> None:
+def _check_gold(recipe: Recipe, splits: Splits) -> None:
     """What is trained here needs sentences to learn from, to choose by and to be measured on."""
     if not recipe.corpus:
         return
-    for name in recipe.tasks:
-        task: TrainingTask = TASKS[name].of(material.part("labelled"))
-        if not material.parts["dev"]:
-            raise RecipeError(
-                f"{recipe.target or material.name}: the dev split is empty; students are chosen by it"
-            )
-        groups: list[tuple[str, Callable[[str], list[int]]]] = [
-            (material.name, lambda part: material.parts[part])
-        ]
-        if recipe.tasks[name].monolingual_teachers:
-            groups = [
-                (corpus, partial(material.of_corpus, corpus=number))
-                for number, corpus in enumerate(material.corpora)
-            ]
-        for (who, numbers), part in product(groups, ("labelled", "teacher_dev", "test")):
-            if not any(task.has_gold(material.sentences[i]) for i in numbers(part)):
+    if not splits.dev:
+        raise RecipeError(
+            f"{recipe.target or splits.name}: the dev split is empty; students are chosen by it"
+        )
+    needed = {"labelled": splits.labelled, "dev": splits.teacher_dev, "test": splits.test}
+    for name, settings in recipe.tasks.items():
+        task: TrainingTask = TASKS[name].of(splits.select(splits.labelled))
+        groups: dict[str, int | None] = {splits.name: None}
+        if settings.monolingual_teachers:
+            groups = {corpus: place for place, corpus in enumerate(splits.corpora)}
+        for (who, corpus), (split, numbers) in product(groups.items(), needed.items()):
+            own = numbers if corpus is None else splits.of_corpus(numbers, corpus)
+            if not any(task.has_gold(sentence) for sentence in splits.select(own)):
                 what = {"ner": "entities", "parse": "trees with relations"}[name]
                 raise RecipeError(
-                    f"tasks.{name}: no {part.removeprefix('teacher_')} sentence of {who} has {what}; "
+                    f"tasks.{name}: no {split} sentence of {who} has {what}; "
                     "give the corpus that annotation, or leave the task out"
                 )
 
 
-@dataclass(frozen=True)
-class TaughtTask:
-    """A task of a run whose teachers are trained and have spoken: all that its students need."""
-
-    experiment: Experiment
-    task: TrainingTask
-    settings: TaskSettings
-    lessons: dict[str, Lesson]
-    teaching: Teaching
-    token_teaching: Teaching
-    stores: dict[tuple[str, type, Content], TargetStore]
-
-    @property
-    def folder(self) -> Path:
-        return self.experiment.out / self.task.name
-
-    def students(self) -> list[tuple[StudentKind, str]]:
-        """Every kind of student with every objective that is for its family."""
-        return [
-            (kind, objective)
-            for kind in self.settings.students
-            for objective in self.lessons
-            if is_for(objective, FAMILY[kind])
-        ]
-
-    def train(self, kind: StudentKind, objective: str, seed: int) -> None:
-        """Train one student, or leave it as it is where it is finished."""
-        learns = self.lessons[objective]
-        who, where = self._speaker(learns)
-        said: dict[str, TargetStore] = {
-            content: self.stores[where, FAMILY[kind], content] for content in learns.contents
-        }
-        train_student(
-            self.experiment, self.task, kind, self.settings.students[kind], objective, learns, seed,
-            self.teaching, who, said, self.folder,
-        )  # fmt: skip
-
-    def make_targets(self) -> None:
-        """Have the teachers say what is missing of what the students are taught."""
-        for kind, objective in self.students():
-            who, where = self._speaker(self.lessons[objective])
-            for content in self.lessons[objective].contents:
-                key = where, FAMILY[kind], content
-                if key not in self.stores:
-                    self.stores[key] = make_targets(
-                        self.experiment, self.task, who.committee, who.digest, FAMILY[kind], content,
-                        self.folder / where,
-                    )  # fmt: skip
-
-    def _speaker(self, learns: Lesson) -> tuple[Teaching, str]:
-        """The teachers of a lesson, and the folder of what they say."""
-        if learns.by_token_teacher:
-            return self.token_teaching, "token_targets"
-        return self.teaching, "targets"
-
-
-def teach(experiment: Experiment, name: str, settings: TaskSettings) -> TaughtTask:
-    """Train a task's teachers and have them speak; what is finished is kept."""
-    folder = experiment.out / name
-    experiment.references = {}
-    distillation = experiment.recipe.distillation
-    lessons = {
-        objective: lesson(objective, divergence=distillation.divergence, alpha=distillation.alpha)
-        for objective in distillation.objectives
-    }
-    task = task_of(experiment, name, settings.teacher)
-    teaching = get_teachers(
-        experiment, task, settings.teacher, folder, monolingual=settings.monolingual_teachers
-    )
-    token_teaching = teaching
-    if settings.token_teacher is not None and distillation.asks_token_teacher:
-        token_teaching = get_token_teacher(experiment, task, settings.token_teacher, folder)
-    add_references(experiment, task, teaching)
-    taught = TaughtTask(experiment, task, settings, lessons, teaching, token_teaching, {})
-    taught.make_targets()
-    return taught
-
-
-def _run_task(experiment: Experiment, name: str, settings: TaskSettings) -> None:
-    taught = teach(experiment, name, settings)
-    collect_results(experiment.out)
-    for kind, objective in taught.students():
-        # Seeds of one objective follow one another, so that a stopped run has whole comparisons.
-        for seed in experiment.recipe.seeds:
-            taught.train(kind, objective, seed)
-            collect_results(experiment.out)
-    _choose_served(taught.folder, settings, taught.task)
-
-
-def _choose_served(folder: Path, settings: TaskSettings, task: TrainingTask) -> None:
+def _choose_served(experiment: Experiment, task: TrainingTask) -> None:
     """Note the student that export takes: of the kind the recipe serves, the best on dev."""
-    kind = settings.serve or next(iter(settings.students))
+    folder, settings = experiment.out / task.name, experiment.recipe.tasks[task.name]
     scores = {}
-    for file in sorted(folder.glob(f"students/{kind}-*/model.json")):
+    for file in sorted(folder.glob(f"students/{settings.served}-*/model.json")):
         _, about = read_card(file.parent)
         scores[f"students/{file.parent.name}"] = main_score(task, about["scores"]["dev"])
     best = max(scores, key=lambda name: scores[name])
     write_whole(folder / "served.json", json.dumps({"student": best}) + "\n")
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    """The device and precision: CUDA with bf16 where there is one, unless the recipe says otherwise."""
-    cuda = torch.cuda.is_available()
-    if recipe.device == "cuda" and not cuda:
-        raise RuntimeError("device: cuda is asked for, and torch sees none; use device: auto or cpu")
-    on_gpu = cuda and recipe.device != "cpu"
-    bf16 = on_gpu and torch.cuda.is_bf16_supported()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RuntimeError("one process trains a recipe; start it without torchrun or accelerate launch")
-    return Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")

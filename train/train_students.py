@@ -1,113 +1,119 @@
 """The students of a task: each learns by one objective from one seed."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from train.distill.objectives import Lesson
-from train.distill.schedule import teacher_weight
-from train.distill.target_store import Target, TargetStore
-from train.model_kinds import StudentKind, case_of
-from train.models.card import build_model
-from train.recipe import Training
-from train.splits import Experiment, say
+from structural_kd.trees import RelativeLabel, relative_labels
+from train.batching import TrainingSet
+from train.corpora import Sentence
+from train.distill.loss import distillation_loss
+from train.distill.objectives import is_for
+from train.distill.target_store import Content, TargetStore
+from train.distill.targets import StudentTargets
+from train.evaluation import tested_splits
+from train.experiment import Experiment
+from train.model_kinds import FAMILY, StudentKind, TaskName, case_of
+from train.models.card import ModelCard
+from train.network import Network
+from train.progress import log
+from train.recipe import Recipe
+from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
-from train.train_teachers import Teaching, by_corpus
-from train.training import card_of, fit_and_save, gold_batch, is_finished, settings_of, to_device
+from train.train_network import train_network
+from train.train_teachers import TrainedTeachers
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What the students of a task learn from, and what they are compared with.
+
+    Args:
+        token_teachers: those of the objective ``token``; where it has none of its own, the others.
+        references: predictions of the teachers by sentence number, where dev has no gold.
+        targets: by whether they are the token teachers', by student family and by content.
+    """
+
+    task: TrainingTask
+    teachers: TrainedTeachers
+    token_teachers: TrainedTeachers
+    references: Mapping[int, Sentence]
+    targets: Mapping[tuple[bool, type[StructuredDistribution], Content], TargetStore]
+
+
+def students_of(recipe: Recipe, task: TaskName) -> list[tuple[StudentKind, str]]:
+    """Every kind of student of a task with every objective that is for its family."""
+    return [
+        (kind, objective)
+        for kind in recipe.tasks[task].students
+        for objective in recipe.distillation.objectives
+        if is_for(objective, FAMILY[kind])
+    ]
 
 
 def train_student(
-    experiment: Experiment,
-    task: TrainingTask,
-    kind: StudentKind,
-    training: Training,
-    objective: str,
-    lesson: Lesson,
-    seed: int,
-    teaching: Teaching,
-    taught_by: Teaching,
-    stores: Mapping[str, TargetStore],
-    folder: Path,
+    experiment: Experiment, supervision: Supervision, kind: StudentKind, objective: str, seed: int
 ) -> None:
-    """Train one student, or leave it as it is where it is finished.
-
-    Args:
-        teaching: the task's teachers, which the student is compared with.
-        taught_by: those it learns from: the same, or the softmax teacher of the objective ``token``.
-        stores: what they say, by content; empty for a student alone.
-        folder: the task's folder in the run.
-    """
-    student_folder = folder / "students" / f"{kind}-{objective}-seed{seed}"
-    distillation = experiment.recipe.distillation
-    settings = settings_of(experiment, training, seed=seed, objective=objective)
-    settings["unlabelled"] = len(experiment.material.parts["unlabelled"])
-    settings["distillation"] = (
-        distillation.model_dump(mode="json", exclude={"objectives"}) if stores else None
-    )
-    settings["teacher"] = taught_by.digest if stores else None
-    if is_finished(student_folder, settings):
-        return
-    card = card_of(experiment, task, kind, "student", training)
-    torch.manual_seed(seed)
-    model = build_model(card, experiment.reader.types).to(experiment.device)
-    parts, sentences = experiment.material.parts, experiment.reader.sentences
-    place = {number: i for i, number in enumerate(parts["taught"])}
-    is_labelled = np.zeros(len(sentences), bool)
-    is_labelled[[i for i in parts["taught"] if task.has_gold(sentences[i])]] = True
-    labelled = np.flatnonzero(is_labelled)
-    # A labelled sentence without this task's gold is raw text to it.
-    raw = [number for number in place if not is_labelled[number]]
-    unlabelled = np.array(raw if stores else [], dtype=np.int64)
-
-    def loss(wrapped: nn.Module, chosen: list[int], progress: float) -> Tensor:
-        batch, gold = gold_batch(experiment, task, chosen, encoded=False)
-        distribution = wrapped(batch).kept()  # one log-partition for what the teacher and the gold say
-        if not stores:
-            return -distribution.log_prob(gold).sum() / batch.lengths.sum()
-        has_gold = torch.from_numpy(is_labelled[chosen]).to(experiment.device)  # [B]
-        rows: dict[str, list[Target]] = {
-            content: [store[place[i]] for i in chosen] for content, store in stores.items()
-        }
-        targets = to_device(task.teacher_targets(rows, model, distillation.temperature), experiment.device)
-        known = distribution.log_partition().new_zeros(len(chosen))  # [B]
-        if is_labelled[chosen].any():
-            known = torch.where(has_gold, -distribution.log_prob(gold), 0.0)
-        weight, taught = 0.0, torch.zeros_like(known)  # [B]
-        if lesson.loss is not None:
-            weight = teacher_weight(progress, distillation.anneal)
-            taught = lesson.loss(distribution, targets)
-        mixed = weight * taught + (1 - weight) * known
-        guessed = taught
-        if lesson.pseudo_gold is not None:
-            guessed = weight * taught + (1 - weight) * lesson.pseudo_gold(distribution, targets)
-        total = torch.where(has_gold, mixed, distillation.unlabelled_weight * guessed).sum()
-        return total / batch.lengths.sum()
-
-    about: dict[str, Any] = {
-        "objective": objective,
-        "seed": seed,
-        "case": case_of(teaching.kinds, kind),
-        "labelled": len(labelled),
-        "unlabelled": len(unlabelled),
-        "settings": settings,
+    """Train one student, or leave it as it is where it is finished."""
+    task, splits, distillation = supervision.task, experiment.splits, experiment.recipe.distillation
+    training = experiment.recipe.tasks[task.name].students[kind]
+    loss = distillation.loss_settings(objective)
+    teachers = supervision.token_teachers if loss.by_token_teacher else supervision.teachers
+    stores = {
+        content: supervision.targets[loss.by_token_teacher, FAMILY[kind], content]
+        for content in loss.contents
     }
-    if "marginals" in stores:
-        store = stores["marginals"]
-        lost = task.lost_mass([store[i] for i in range(len(store))], model)
+    settings = experiment.settings_of(training, seed=seed, objective=objective)
+    settings |= {"unlabelled": len(splits.unlabelled), "distillation": None, "teacher": None}
+    if stores:
+        settings["distillation"] = distillation.model_dump(mode="json", exclude={"objectives"})
+        settings["teacher"] = teachers.digest
+    closed = _relative_labels(splits.select(splits.labelled)) if kind == "labeller" else ()
+    card = ModelCard(
+        task.name, kind, "student", splits.language, task.labels, closed, **training.architecture
+    )
+    folder = experiment.out / task.name / "students" / f"{kind}-{objective}-seed{seed}"
+    network = Network(card, training, seed, settings, folder, f"{task.name} {kind} {objective} seed {seed}")
+    if network.is_finished():
+        return
+    read_targets = None
+    lost_mass: dict[str, float] = {}
+    if stores:
+        targets = StudentTargets(task, stores, splits.student_train, distillation.temperature, closed)
+        read_targets = targets.read
+        lost = targets.lost_mass()
         if lost is not None:
-            about["lost_mass"] = lost
-            say(f"{task.name} {kind}: the student can not express {100 * lost:.2f} % of the teacher's mass")
-    measured = {"dev": parts["dev"], "test": parts["test"]}
-    measured |= {f"test/{corpus}": numbers for corpus, numbers in by_corpus(experiment, task).items()}
-    fit_and_save(
-        experiment, task, model, card, training, student_folder, seed, loss,
-        _epoch(labelled, unlabelled, distillation.unlabelled_share),
-        dev=parts["dev"], parts=measured, title=f"{task.name} {kind} {objective} seed {seed}", about=about,
-    )  # fmt: skip
+            lost_mass = {"lost_mass": lost}
+            log(f"{network.title}: the student can not express {100 * lost:.2f} % of the teacher's mass")
+    # A labelled sentence without this task's gold is raw text to it.
+    labelled = np.array([i for i in splits.student_train if task.has_gold(splits.sentences[i])], np.int64)
+    unlabelled = np.setdiff1d(splits.student_train, labelled) if stores else np.array([], np.int64)
+    epoch = _epoch(labelled, unlabelled, distillation.unlabelled_share)
+    train_network(
+        experiment,
+        task,
+        network,
+        TrainingSet(experiment.dataset, task, epoch, experiment.device, read_targets=read_targets),
+        partial(distillation_loss, settings=loss),
+        dev=splits.dev,
+        tested={"dev": splits.dev, **tested_splits(experiment, task)},
+        references=supervision.references,
+        about={
+            "objective": objective,
+            "case": case_of(supervision.teachers.kinds, kind),
+            "labelled": len(labelled),
+            "unlabelled": len(unlabelled),
+            **lost_mass,
+        },
+    )
+
+
+def _relative_labels(sentences: Sequence[Sentence]) -> tuple[RelativeLabel, ...]:
+    """The closed label set of a sequence labelling parser: all that the sentences' trees need."""
+    trees = [(s.heads, s.deprels) for s in sentences if s.heads and s.deprels]
+    return tuple(sorted({label for heads, deprels in trees for label in relative_labels(heads, deprels)}))
 
 
 def _epoch(

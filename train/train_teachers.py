@@ -1,200 +1,161 @@
-"""The teachers of a task: trained, or taken as they are; one, or several that speak as one."""
+"""The teachers of a task: trained, or taken as they are; one, or an ensemble."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from structural_kd.files import write_whole
+from train.batching import TrainingSet
 from train.corpora import Sentence
-from train.evaluation import count_parameters, evaluate, predict, speed
-from train.model_kinds import TEACHERS, case_of
-from train.models.card import EncoderUse, build_model, load_trained
-from train.models.ensemble import Committee
+from train.distill.loss import gold_loss
+from train.evaluation import (
+    count_parameters,
+    evaluate,
+    predictions,
+    speed,
+    tested_splits,
+)
+from train.experiment import Experiment, precision_of
+from train.model_kinds import TEACHERS, TaskName, TeacherKind, case_of
+from train.models.card import EncoderUse, ModelCard, load_trained
+from train.models.encoders import TokenEncoder, load_encoder
+from train.models.ensemble import Ensemble
 from train.models.token_classifier import TokenClassifier, load_token_classifier
+from train.network import Network
+from train.progress import log
 from train.recipe import RecipeError, Teacher
-from train.splits import Experiment, say, write_whole
 from train.tasks import TASKS, TrainingTask
-from train.training import card_of, fit_and_save, gold_batch, is_finished, live_encoder, settings_of
+from train.train_network import train_network
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """Trained teachers: who speaks, what they are (a digest) and of which kinds."""
+class TrainedTeachers:
+    """Trained teachers, their digest, which is of all their weights, and their kinds."""
 
-    committee: Committee
+    ensemble: Ensemble
     digest: str
     kinds: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Member:
-    model: nn.Module
-    digest: str  # of its weights
+class _Member(NamedTuple):
+    """One teacher that is to be trained."""
+
+    settings: Teacher
+    folder: Path
+    labelled: Sequence[int]
+    dev: Sequence[int]
+    title: str
 
 
-def task_of(experiment: Experiment, name: str, teachers: Sequence[Teacher]) -> TrainingTask:
+def task_of(experiment: Experiment, name: TaskName, teachers: Sequence[Teacher]) -> TrainingTask:
     """The task over the labels of the labelled sentences; without any, over those of a teacher as it is."""
-    labelled = experiment.material.part("labelled")
+    labelled = experiment.splits.select(experiment.splits.labelled)
     if labelled or name != "ner":
         task: TrainingTask = TASKS[name].of(labelled)
         return task
     return TASKS["ner"](_classifier(teachers[0], None, torch.device("cpu")).labels)
 
 
-def get_teachers(
+def train_teachers(
     experiment: Experiment,
     task: TrainingTask,
     teachers: Sequence[Teacher],
-    folder: Path,
+    name: str = "teacher",
     *,
-    monolingual: bool,
-) -> Teaching:
-    """Train a task's teachers, or load those that are finished, and write their scores to ``teacher.json``.
+    monolingual: bool = False,
+) -> TrainedTeachers:
+    """Train a task's teachers, or load those that are finished, and write their scores to ``NAME.json``.
 
     Args:
-        folder: the task's folder in the run.
+        teachers: one, or several whose mixture is the teacher.
+        name: of their files and folders in the task's folder.
         monolingual: one teacher for each corpus.
     """
-    material = experiment.material
     kinds = tuple(kind_of(teacher, task) for teacher in teachers)
-    speakers: dict[int, tuple[int, ...]] = {}
-    if monolingual:
-        members = [
-            _member(
-                experiment,
-                task,
-                teachers[0],
-                folder / "teachers" / corpus,
-                learns_from=material.of_corpus("labelled", number),
-                dev=material.of_corpus("teacher_dev", number),
-                title=f"teacher of {corpus}",
-            )
-            for number, corpus in enumerate(material.corpora)
-        ]
-        speakers = {i: (origin,) for i, origin in enumerate(material.origin)}
-    elif len(teachers) > 1:
-        names = [f"{number}-{kind}" for number, kind in enumerate(kinds, 1)]
-        members = [
-            _member(
-                experiment,
-                task,
-                teacher,
-                folder / "teachers" / name,
-                learns_from=material.parts["labelled"],
-                title=f"teacher {name}",
-            )
-            for name, teacher in zip(names, teachers, strict=True)
-        ]
-    else:
-        members, speakers = _crossfitted(
-            experiment, task, teachers[0], folder / "teacher", folder / "teachers"
-        )
-    teaching = _teaching(members, speakers, kinds)
-    _write_scores(experiment, task, teaching, teachers[0], folder / "teacher.json")
-    return teaching
+    members, assigned = _planned(experiment, task, teachers, name, monolingual=monolingual)
+    models, digests = zip(*(_train_one(experiment, task, member) for member in members), strict=True)
+    digest = hashlib.sha256(json.dumps([digests, sorted(assigned.items())]).encode()).hexdigest()
+    trained = TrainedTeachers(Ensemble(models, assigned), digest, kinds)
+    _write_scores(experiment, task, trained, teachers, experiment.out / task.name / f"{name}.json")
+    return trained
 
 
-def get_token_teacher(experiment: Experiment, task: TrainingTask, teacher: Teacher, folder: Path) -> Teaching:
-    """The softmax teacher of the objective ``token``."""
-    members, speakers = _crossfitted(
-        experiment, task, teacher, folder / "token_teacher", folder / "token_teachers"
-    )
-    teaching = _teaching(members, speakers, (kind_of(teacher, task),))
-    _write_scores(experiment, task, teaching, teacher, folder / "token_teacher.json")
-    return teaching
-
-
-def add_references(experiment: Experiment, task: TrainingTask, teaching: Teaching) -> None:
-    """Where dev has no gold: what the teachers say of dev and test in its place, to compare students with."""
-    sentences, parts = experiment.reader.sentences, experiment.material.parts
-    if any(task.has_gold(sentences[i]) for i in parts["dev"]):
-        return
-    say(f"{task.name}: no gold in dev; students are chosen by their agreement with the teacher")
-    numbers = [i for part in ("dev", "test") for i in parts[part] if not task.has_gold(sentences[i])]
-    predictions = predict(experiment, task, teaching.committee, numbers)
-    experiment.references = {
-        i: task.annotated(sentences[i], prediction)
-        for i, prediction in zip(numbers, predictions, strict=True)
+def reference_predictions(
+    experiment: Experiment, task: TrainingTask, teachers: TrainedTeachers
+) -> dict[int, Sentence]:
+    """Where dev has no gold: the teachers' predictions for dev and test, to compare students with."""
+    splits = experiment.splits
+    if any(task.has_gold(sentence) for sentence in splits.select(splits.dev)):
+        return {}
+    log(f"{task.name}: no gold in dev; students are chosen by their agreement with the teacher")
+    numbers = [i for i in (*splits.dev, *splits.test) if not task.has_gold(splits.sentences[i])]
+    found = predictions(experiment, task, teachers.ensemble, numbers)
+    return {
+        i: task.annotated(splits.sentences[i], prediction)
+        for i, prediction in zip(numbers, found, strict=True)
     }
 
 
-def by_corpus(experiment: Experiment, task: TrainingTask) -> dict[str, list[int]]:
-    """The test sentences of each corpus with gold, where several corpora are tested."""
-    material = experiment.material
-    found = {}
-    for number, corpus in enumerate(material.corpora):
-        numbers = [
-            i for i in material.of_corpus("test", number) if task.has_gold(experiment.reader.sentences[i])
-        ]
-        if numbers:
-            found[corpus] = numbers
-    return found if len(found) > 1 else {}
-
-
-def kind_of(teacher: Teacher, task: TrainingTask) -> str:
+def kind_of(teacher: Teacher, task: TrainingTask) -> TeacherKind:
     return teacher.kind or TEACHERS[task.name][0]
 
 
-def _crossfitted(
-    experiment: Experiment, task: TrainingTask, teacher: Teacher, whole: Path, folds: Path
+def _planned(
+    experiment: Experiment, task: TrainingTask, teachers: Sequence[Teacher], name: str, *, monolingual: bool
 ) -> tuple[list[_Member], dict[int, tuple[int, ...]]]:
-    """One teacher; with ``crossfit`` one more for each fold of the labelled sentences, and who speaks."""
-    labelled = experiment.material.parts["labelled"]
-    name = whole.name.replace("_", " ")
-    members = [_member(experiment, task, teacher, whole, learns_from=labelled, title=name)]
+    """The members of an ensemble, and which of them predict a sentence where that is not all."""
+    splits, folder, title = experiment.splits, experiment.out / task.name, name.replace("_", " ")
+    labelled, dev = splits.labelled, splits.teacher_dev
+    if monolingual:
+        members = [
+            _Member(
+                teachers[0],
+                folder / f"{name}s" / corpus,
+                splits.of_corpus(labelled, place),
+                splits.of_corpus(dev, place),
+                f"{title} of {corpus}",
+            )
+            for place, corpus in enumerate(splits.corpora)
+        ]
+        return members, {i: (place,) for i, place in enumerate(splits.corpus_of)}
+    if len(teachers) > 1:
+        members = []
+        for number, teacher in enumerate(teachers, 1):
+            own = f"{number}-{kind_of(teacher, task)}"
+            members.append(_Member(teacher, folder / f"{name}s" / own, labelled, dev, f"{title} {own}"))
+        return members, {}
+    members = [_Member(teachers[0], folder / name, labelled, dev, title)]
     crossfit = experiment.recipe.targets.crossfit
     if not crossfit:
         return members, {}
-    # The whole teacher speaks of every sentence that none of the folds holds.
-    everything = range(len(experiment.material.sentences))
-    speakers: dict[int, tuple[int, ...]] = dict.fromkeys(everything, (0,))
+    # The whole teacher predicts every sentence that none of the folds holds.
+    assigned: dict[int, tuple[int, ...]] = dict.fromkeys(range(len(splits.sentences)), (0,))
     order = np.random.default_rng(experiment.recipe.selection_seed).permutation(labelled).tolist()
     for fold in range(1, crossfit + 1):
         left_out = set(order[fold - 1 :: crossfit])
-        members.append(
-            _member(
-                experiment,
-                task,
-                teacher,
-                folds / f"fold-{fold}-of-{crossfit}",
-                learns_from=[i for i in labelled if i not in left_out],
-                title=f"{name} without fold {fold}",
-            )
-        )
-        speakers |= dict.fromkeys(left_out, (fold,))
-    return members, speakers
+        others = [i for i in labelled if i not in left_out]
+        place = folder / f"{name}s" / f"fold-{fold}-of-{crossfit}"
+        members.append(_Member(teachers[0], place, others, dev, f"{title} without fold {fold}"))
+        assigned |= dict.fromkeys(left_out, (fold,))
+    return members, assigned
 
 
-def _teaching(
-    members: Sequence[_Member], speakers: dict[int, tuple[int, ...]], kinds: tuple[str, ...]
-) -> Teaching:
-    said = json.dumps([[member.digest for member in members], sorted(speakers.items())])
-    committee = Committee([member.model for member in members], speakers)
-    return Teaching(committee, hashlib.sha256(said.encode()).hexdigest(), kinds)
-
-
-def _member(
-    experiment: Experiment,
-    task: TrainingTask,
-    teacher: Teacher,
-    folder: Path,
-    *,
-    learns_from: Sequence[int],
-    title: str,
-    dev: Sequence[int] | None = None,
-) -> _Member:
+def _train_one(experiment: Experiment, task: TrainingTask, member: _Member) -> tuple[nn.Module, str]:
+    """A teacher and its digest; one that is taken as it is, is loaded."""
+    teacher = member.settings
     if kind_of(teacher, task) == "transformers":
         classifier = _classifier(teacher, task.labels, experiment.device)
-        said = json.dumps([classifier.digest, teacher.scheme, sorted(teacher.types.items()), task.labels])
-        return _Member(classifier, hashlib.sha256(said.encode()).hexdigest())
-    model = _trained(experiment, task, teacher, folder, learns_from, title, dev)
-    return _Member(model, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
+        made_of = json.dumps([classifier.digest, teacher.scheme, sorted(teacher.types.items()), task.labels])
+        return classifier, hashlib.sha256(made_of.encode()).hexdigest()
+    model = _trained(experiment, task, member)
+    return model, hashlib.sha256((member.folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _classifier(teacher: Teacher, labels: Sequence[str] | None, device: torch.device) -> TokenClassifier:
@@ -207,57 +168,59 @@ def _classifier(teacher: Teacher, labels: Sequence[str] | None, device: torch.de
         raise RecipeError(f"tasks.ner.teacher: {error}") from error
 
 
-def _trained(
-    experiment: Experiment,
-    task: TrainingTask,
-    teacher: Teacher,
-    folder: Path,
-    learns_from: Sequence[int],
-    title: str,
-    dev: Sequence[int] | None,
-) -> nn.Module:
-    recipe = experiment.recipe
+def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.Module:
+    teacher, splits, kind = member.settings, experiment.splits, kind_of(member.settings, task)
     seed = _seed_of(experiment, teacher)
-    use, live, read = None, None, None
-    if teacher.reads_encoder:
-        assert recipe.encoder is not None
-        assert experiment.encoder is not None
-        size = experiment.encoder.hidden_size
-        use = EncoderUse(recipe.encoder.name, recipe.encoder.layers, size, recipe.encoder.finetune)
-        read = {**recipe.encoder.model_dump(mode="json"), "digest": experiment.encoder.digest}
-        live = live_encoder(experiment)
-    card = card_of(experiment, task, kind_of(teacher, task), "teacher", teacher, encoder=use)
-    sentences, parts = experiment.reader.sentences, experiment.material.parts
-    gold = [i for i in learns_from if task.has_gold(sentences[i])]
-    numbers = np.array([i for i in gold if card.kind != "projective_tree" or _is_projective(sentences[i])])
-    settings = settings_of(
-        experiment,
-        teacher,
-        seed=seed,
-        encoder=read,
-        learns_from=hashlib.sha256(numbers.tobytes()).hexdigest(),
+    use, live, encoder_settings = _encoder_of(experiment, teacher)
+    gold = [i for i in member.labelled if task.has_gold(splits.sentences[i])]
+    numbers = np.array([i for i in gold if kind != "projective_tree" or _is_projective(splits.sentences[i])])
+    chosen = hashlib.sha256(numbers.tobytes()).hexdigest()
+    settings = experiment.settings_of(teacher, seed=seed, encoder=encoder_settings, learns_from=chosen)
+    card = ModelCard(
+        task.name,
+        kind,  # type: ignore[arg-type]  # a model taken as it is is not trained
+        "teacher",
+        splits.language,
+        task.labels,
+        encoder=use,
+        **teacher.architecture,
     )
-    if is_finished(folder, settings):
-        return load_trained(folder, experiment.reader.types, live).to(experiment.device)
+    network = Network(card, teacher, seed, settings, member.folder, f"{task.name} {member.title}")
+    if network.is_finished():
+        return load_trained(member.folder, experiment.dataset.types, live).to(experiment.device)
     if len(numbers) < len(gold):
         crossing = len(gold) - len(numbers)
-        say(f"{task.name} {title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
-    torch.manual_seed(seed)
-    model = build_model(card, experiment.reader.types, live).to(experiment.device)
+        log(f"{network.title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
+    return train_network(
+        experiment,
+        task,
+        network,
+        TrainingSet(experiment.dataset, task, lambda _: numbers, experiment.device, encoded=True),
+        gold_loss,
+        dev=member.dev,
+        tested={"dev": splits.dev, "test": splits.test},
+        references={},
+        about={"objective": "none", "labelled": len(numbers), "unlabelled": 0},
+        live_encoder=live,
+    )
 
-    def loss(wrapped: nn.Module, chosen: list[int], _progress: float) -> Tensor:
-        batch, wanted = gold_batch(experiment, task, chosen, encoded=True)
-        distribution = wrapped(batch)
-        return -distribution.log_prob(wanted).sum() / batch.lengths.sum()
 
-    about: dict[str, Any] = {"objective": "none", "seed": seed, "settings": settings}
-    about |= {"labelled": len(numbers), "unlabelled": 0}
-    fit_and_save(
-        experiment, task, model, card, teacher, folder, seed, loss, lambda _: numbers,
-        dev=parts["teacher_dev"] if dev is None else dev,
-        parts={name: parts[name] for name in ("dev", "test")}, title=f"{task.name} {title}", about=about,
-    )  # fmt: skip
-    return model
+def _encoder_of(
+    experiment: Experiment, teacher: Teacher
+) -> tuple[EncoderUse | None, TokenEncoder | None, dict[str, Any] | None]:
+    """How a teacher reads its encoder, a fresh copy where it is fine-tuned, and the settings of both."""
+    choice, encoder = experiment.recipe.encoder, experiment.encoder
+    if not teacher.reads_encoder:
+        return None, None, None
+    assert choice is not None
+    assert encoder is not None
+    use = EncoderUse(choice.name, choice.layers, encoder.hidden_size, choice.finetune)
+    live = None
+    if choice.finetune:
+        precision = precision_of(choice, experiment.device)
+        fresh = load_encoder(choice.name, device=experiment.device)
+        live = TokenEncoder(fresh, layers=choice.layers, precision=precision)
+    return use, live, {**choice.model_dump(mode="json"), "digest": encoder.digest}
 
 
 def _seed_of(experiment: Experiment, teacher: Teacher) -> int:
@@ -271,25 +234,31 @@ def _is_projective(sentence: Sentence) -> bool:
 
 
 def _write_scores(
-    experiment: Experiment, task: TrainingTask, teaching: Teaching, first: Teacher, file: Path
+    experiment: Experiment,
+    task: TrainingTask,
+    trained: TrainedTeachers,
+    teachers: Sequence[Teacher],
+    file: Path,
 ) -> None:
     """Scores, size and speed of all teachers together, measured once and kept."""
-    case = case_of(teaching.kinds, next(iter(experiment.recipe.tasks[task.name].students)))  # type: ignore[index]
-    of = [teaching.digest, experiment.material.digest, case]
+    case = case_of(trained.kinds, next(iter(experiment.recipe.tasks[task.name].students)))
+    of = [trained.digest, experiment.splits.digest, case]
     if file.exists() and json.loads(file.read_text(encoding="utf-8"))["of"] == of:
         return
-    committee, parts = teaching.committee, experiment.material.parts
-    scores = {split: evaluate(experiment, task, committee, parts[split]) for split in ("dev", "test")}
-    for corpus, numbers in by_corpus(experiment, task).items():
-        scores[f"test/{corpus}"] = evaluate(experiment, task, committee, numbers)
+    measured: Mapping[str, list[int]] = {"dev": experiment.splits.dev, **tested_splits(experiment, task)}
+    scores = {
+        name: evaluate(experiment, task, trained.ensemble, numbers, {}).scores
+        for name, numbers in measured.items()
+    }
+    encoder = experiment.encoder if any(t.reads_encoder and t.is_trained for t in teachers) else None
     about = {
         "of": of,
         "case": case,
-        "labelled": len(parts["labelled"]),
-        "seed": _seed_of(experiment, first),
+        "encoder": encoder and {"name": encoder.name, "weights": encoder.weights, "digest": encoder.digest},
+        "labelled": len(experiment.splits.labelled),
+        "seed": _seed_of(experiment, teachers[0]),
         "scores": {split: found for split, found in scores.items() if found},
-        "parameters": count_parameters(experiment, committee),
-        "sentences_per_second": speed(experiment, task, committee),
+        "parameters": count_parameters(experiment, trained.ensemble),
+        "sentences_per_second": speed(experiment, task, trained.ensemble),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(about, indent=1) + "\n")

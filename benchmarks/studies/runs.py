@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.studies.plan import Study, StudyError
 from train.distill.objectives import is_for
-from train.model_kinds import FAMILY, StudentKind
+from train.model_kinds import FAMILY, StudentKind, TaskName
 from train.recipe import Recipe, RecipeError, TaskSettings, load_recipe
 
 
@@ -27,12 +27,12 @@ class StudyRun:
     recipe: Recipe
 
     @property
-    def task(self) -> str:
+    def task(self) -> TaskName:
         return next(iter(self.recipe.tasks))
 
     @property
     def task_settings(self) -> TaskSettings:
-        return self.recipe.tasks[self.task]  # type: ignore[index]
+        return self.recipe.tasks[self.task]
 
     def shared_key(self) -> str:
         """Digest of what word vectors and teachers depend on: runs that have the same share them."""

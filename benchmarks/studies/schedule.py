@@ -14,9 +14,9 @@ from pathlib import Path
 from benchmarks.studies.rows import JobResult, ResultRow, Results, is_current
 from benchmarks.studies.runs import StudentJob, StudyRun
 from benchmarks.studies.work import teach_run, train_one
+from train.progress import progress_bar
 from train.run import USER_ERRORS, end_with
 from train.tasks import TASKS
-from train.trainer import progress_bar
 
 MAIN_METRICS = {task.metric for task in TASKS.values()}
 

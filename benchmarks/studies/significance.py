@@ -11,7 +11,7 @@ from statistics import mean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from train.trainer import progress_bar
+from train.progress import progress_bar
 
 SAMPLES = 2000
 CONFIDENCE = 0.95

@@ -16,8 +16,8 @@ from train.distill.target_store import TargetStoreError
 from train.recipe import RecipeError, Teacher, load_recipe
 from train.run import prepare
 from train.run import run as run_recipe
-from train.splits import load_material
-from train.train_teachers import get_teachers, task_of
+from train.splits import load_splits
+from train.train_teachers import task_of, train_teachers
 
 SIZES = {"hidden_size": 8, "arc_size": 8, "relation_size": 8, "steps": 4, "batch": 8, "evaluations": 1}
 
@@ -185,13 +185,13 @@ def test_crossfit_targets_are_those_of_the_fold_left_out(folder: Path, tmp_path:
     experiment = prepare(recipe, tmp_path, folder / "cache")
     teacher = Teacher(**of("crf"))
     task = task_of(experiment, "ner", [teacher])
-    committee = get_teachers(experiment, task, [teacher], tmp_path / "ner", monolingual=False).committee
-    labelled = experiment.material.parts["labelled"]
-    groups = list(committee.groups(labelled))
+    ensemble = train_teachers(experiment, task, [teacher]).ensemble
+    labelled = experiment.splits.labelled
+    groups = list(ensemble.groups(labelled))
     assert [len(group) for _, group in groups] == [8, 8, 8]
-    assert all(len(models) == 1 and models[0] is not committee.members[0] for models, _ in groups)
-    ((whole,), raw) = next(iter(committee.groups(experiment.material.parts["unlabelled"])))
-    assert whole is committee.members[0]
+    assert all(len(models) == 1 and models[0] is not ensemble.members[0] for models, _ in groups)
+    ((whole,), raw) = next(iter(ensemble.groups(experiment.splits.unlabelled)))
+    assert whole is ensemble.members[0]
     assert len(raw) == 16
 
 
@@ -284,11 +284,11 @@ def test_a_zero_shot_student_sees_no_label_of_the_target_and_is_chosen_by_its_te
         "tasks": entities(of("softmax", layers=0, reads_words=False), "crf", "softmax"),
         "distillation": learn("top1", "token", "structural+top1"),
     }
-    material = load_material(load_recipe(write_recipe(folder, **changes)))
-    taught = material.part("taught")
-    assert len(taught) == 40
-    assert all(sentence.tags is None for sentence in [*taught, *material.part("dev")])
-    assert all(material.corpora[material.origin[i]] == "yy_tiny" for i in material.parts["taught"])
+    splits = load_splits(load_recipe(write_recipe(folder, **changes)))
+    student_train = splits.select(splits.student_train)
+    assert len(student_train) == 40
+    assert all(sentence.tags is None for sentence in [*student_train, *splits.select(splits.dev)])
+    assert all(splits.corpora[splits.corpus_of[i]] == "yy_tiny" for i in splits.student_train)
     rows = run(folder, tmp_path / "run", **changes)
     students = [row for row in rows if row["system"] == "student"]
     assert {(row["labelled"], row["unlabelled"]) for row in students} == {(0, 40)}
@@ -338,7 +338,7 @@ def test_two_corpora_of_one_name_are_an_error(folder: Path) -> None:
         "tasks": entities(of("crf"), "crf"),
     }
     with pytest.raises(RecipeError, match="the same name"):
-        load_material(load_recipe(write_recipe(folder, **changes)))
+        load_splits(load_recipe(write_recipe(folder, **changes)))
 
 
 def test_the_language_of_raw_text_is_the_recipes(folder: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_language_of_raw_text_is_the_recipes(folder: Path, tmp_path: Path) -
         "distillation: {objectives: [structural]}\n"
         "tasks: {ner: {teacher: {kind: transformers, name: x}, students: {crf: {}}}}\n"
     )
-    assert load_material(load_recipe(recipe)).language == "da"
+    assert load_splits(load_recipe(recipe)).language == "da"
 
 
 def test_too_little_raw_text_is_an_error(folder: Path, tmp_path: Path) -> None:
@@ -359,4 +359,4 @@ def test_too_little_raw_text_is_an_error(folder: Path, tmp_path: Path) -> None:
         "tasks: {ner: {teacher: {kind: transformers, name: x}, students: {crf: {}}}}\n"
     )
     with pytest.raises(RecipeError, match="has 5 sentences; at least 10"):
-        load_material(load_recipe(recipe))
+        load_splits(load_recipe(recipe))

@@ -49,7 +49,7 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
     ("old", "new", "message"),
     [
         ("labelled: 10", "labeled: 10", "labeled: unknown key; did you mean 'labelled'"),
-        ("{steps: 5}", "{step: 5}", r"tasks\.ner\.students\.crf\.step: unknown key; did you mean 'steps'"),
+        ("{steps: 5}", "{step: 5}", r"tasks\.ner\.students\.crf: step: unknown key; did you mean 'steps'"),
         ("encoder: {name: some/encoder}", "encoder: {nam: x, name: y}", "did you mean 'name'"),
         ("labelled: 10", "labelled: -1", r"labelled: Input should be greater than 0 \(given: -1\)"),
         ("labelled: 10", "labelled: many", "labelled: Input should be a valid integer"),

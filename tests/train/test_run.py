@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ from torch import Tensor, nn
 
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
-from train.distill.targets import words_digest
-from train.models.card import read_card
-from train.recipe import RecipeError, load_recipe
-from train.splits import load_material, load_word_types
-from train.tasks import TASKS, TrainingTask
-from train.trainer import Fitting, TrainingError, batches, fit
+from train.batching import Dataset, TrainingBatch, TrainingSet
+from train.corpora import Sentence
+from train.models.batch import Batch
+from train.models.card import ModelCard, read_card
+from train.models.words import WordTypes
+from train.network import Network
+from train.recipe import RecipeError, Training, load_recipe
+from train.splits import load_splits, words_digest
+from train.structs import TokenSoftmax
+from train.tasks import TASKS, EntityTask, TrainingTask
+from train.trainer import TrainingError, fit
+from train.word_types import load_word_types
 
 KEYS = {"task", "case", "system", "objective", "labelled", "unlabelled", "seed", "split", "metric", "value"}
+CARD = ModelCard("ner", "softmax", "student", "xx", ("O",))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,8 +101,10 @@ def test_a_run_writes_one_row_a_number_for_the_teacher_and_every_student(finishe
 
 def test_a_run_ends_with_a_table_of_teacher_and_students_and_leaves_what_export_needs(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
-    assert "| ner | teacher |" in printed
-    assert "| parse | student | 1b-biaffine | structural |" in printed
+    lines = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
+    assert any(line[1:3] == ["ner", "teacher"] for line in lines)
+    assert any(line[1:5] == ["parse", "student", "1b-biaffine", "structural"] for line in lines)
+    assert re.search(r"^Encoder .*encoder: .+; SHA-256 [0-9a-f]{12}", printed, re.MULTILINE)
     assert len((finished / "test.txt").read_text().splitlines()) == 8
     for task in ("ner", "parse"):
         served = json.loads((finished / task / "served.json").read_text())["student"]
@@ -180,10 +190,10 @@ def test_a_teacher_can_fine_tune_its_encoder(folder: Path) -> None:
 
 
 def test_sentences_outside_the_labelled_ones_lose_their_labels(folder: Path) -> None:
-    material = load_material(load_recipe(write_recipe(folder)))
-    assert len(material.part("labelled")) == 24
-    assert all(s.tags is None and s.heads is None for s in material.part("unlabelled"))
-    assert sorted([*material.parts["labelled"], *material.parts["unlabelled"]]) == list(range(40))
+    splits = load_splits(load_recipe(write_recipe(folder)))
+    assert len(splits.select(splits.labelled)) == 24
+    assert all(s.tags is None and s.heads is None for s in splits.select(splits.unlabelled))
+    assert sorted([*splits.labelled, *splits.unlabelled]) == list(range(40))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +204,7 @@ def test_more_sentences_than_there_are_is_an_error(
     folder: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        load_material(load_recipe(write_recipe(folder, **changes)))
+        load_splits(load_recipe(write_recipe(folder, **changes)))
 
 
 def test_vectors_of_the_corpus_do_not_change_with_the_amount_of_unlabelled_text(folder: Path) -> None:
@@ -204,13 +214,13 @@ def test_vectors_of_the_corpus_do_not_change_with_the_amount_of_unlabelled_text(
             vectors = {"dim": 8, "epochs": 2, "buckets": 500, "text": text}
             recipe = load_recipe(write_recipe(folder, unlabelled=unlabelled, vectors=vectors))
             words = folder / "vectors" / f"{text}-{unlabelled}"
-            load_word_types(recipe, load_material(recipe), words)
+            load_word_types(recipe, load_splits(recipe), words)
             made[text, unlabelled] = (words / "made_of.sha256").read_text()
     assert made["corpus", 4] == made["corpus", 16]
     assert made["taught", 4] != made["taught", 16]
 
 
-def test_zero_shot_keeps_all_text_of_the_target_whatever_the_students_are_taught(
+def test_zero_shot_keeps_all_text_of_the_target_whatever_the_students_learn_from(
     folder: Path, tmp_path: Path
 ) -> None:
     target = write_corpus(tmp_path / "yy_tiny")
@@ -222,12 +232,12 @@ def test_zero_shot_keeps_all_text_of_the_target_whatever_the_students_are_taught
             unlabelled=unlabelled,
             distillation={"objectives": ["structural"]},
         )
-        material = load_material(load_recipe(recipe))
-        words.add(words_digest(material.sentences))
-        assert len(material.parts["unlabelled"]) == unlabelled
-        assert len(material.parts["raw"]) == 40
-        assert material.parts["taught"] == material.parts["unlabelled"]
-        assert all(s.tags is None for s in material.part("raw"))
+        splits = load_splits(load_recipe(recipe))
+        words.add(words_digest(splits.sentences))
+        assert len(splits.unlabelled) == unlabelled
+        assert len(splits.raw) == 40
+        assert splits.student_train == splits.unlabelled
+        assert all(s.tags is None for s in splits.select(splits.raw))
     assert len(words) == 1
 
 
@@ -245,10 +255,10 @@ def test_every_model_leaves_what_it_gets_right_in_each_test_sentence(finished: P
 def test_labels_in_raw_json_lines_are_not_looked_at(folder: Path) -> None:
     text = folder / "more.jsonl"
     text.write_text('{"tokens": ["Ada", "sees", "Rome"], "tags": ["S-PER", "O", "S-LOC"]}\n')
-    material = load_material(load_recipe(write_recipe(folder, text=str(text))))
-    assert material.sentences[-1].words == ("Ada", "sees", "Rome")
-    assert material.sentences[-1].tags is None
-    assert len(material.sentences) - 1 in material.parts["unlabelled"]
+    splits = load_splits(load_recipe(write_recipe(folder, text=str(text))))
+    assert splits.sentences[-1].words == ("Ada", "sees", "Rome")
+    assert splits.sentences[-1].tags is None
+    assert len(splits.sentences) - 1 in splits.unlabelled
 
 
 @pytest.mark.parametrize(
@@ -297,33 +307,52 @@ def test_a_missing_corpus_is_an_error_without_a_traceback(
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
-    model = nn.Linear(1, 1)
+    sentences = [Sentence(("a",) * length) for length in (1, 2, 3, 4)]
+    data = training_set(sentences)
 
-    def loss(wrapped: nn.Module, numbers: list[int], _progress: float) -> Tensor:
-        value: Tensor = wrapped(torch.ones(1, 1)).sum()
-        return value / 0 * 0 if 3 in numbers else value
+    def loss(scores: TokenSoftmax, batch: TrainingBatch, _progress: float) -> Tensor:
+        value = scores.scores.sum()
+        return value / 0 * 0 if 3 in batch.numbers else value
 
     with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
         fit(
-            model,
-            loss=loss,
-            evaluate=lambda _: 0.0,
-            stream=batches(lambda g: g.permutation(4), np.array([1, 2, 3, 4]), size=2, seed=0),
-            fitting=Fitting(steps=4, batch=2, learning_rate=0.1, evaluations=1),
+            Scores(),
+            Network(
+                CARD, Training(steps=4, batch=2, learning_rate=0.1, evaluations=1), 0, {}, tmp_path, "tiny"
+            ),
+            data,
+            loss=loss,  # type: ignore[arg-type]
+            dev_score=lambda _: 0.0,
             accelerator=Accelerator(cpu=True),
-            checkpoint=tmp_path / "checkpoint.pt",
-            settings={},
-            title="tiny",
         )
 
 
+class Scores(nn.Module):
+    """A softmax tagger that reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: Batch) -> TokenSoftmax:
+        return TokenSoftmax(self.scores.expand(*batch.words.shape, 1), batch.lengths)
+
+
+def training_set(sentences: list[Sentence]) -> TrainingSet:
+    types = WordTypes(["a"], torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.int64), [])
+    dataset = Dataset(sentences, types)
+    return TrainingSet(
+        dataset, EntityTask(["O"]), lambda g: g.permutation(len(sentences)), torch.device("cpu")
+    )
+
+
 def test_batches_are_the_same_for_the_same_seed_and_cover_every_sentence_in_an_epoch() -> None:
-    lengths = np.arange(100) % 7
+    data = training_set([Sentence(("a",) * (1 + i % 7)) for i in range(100)])
 
-    def first(seed: int) -> list[list[int]]:
-        stream = batches(lambda g: g.permutation(100), lengths, size=8, seed=seed)
-        return [next(stream) for _ in range(13)]
+    def batches(seed: int, first: int = 0) -> list[list[int]]:
+        return [batch.numbers for batch in islice(data.batches(8, seed, first=first), 13 - first)]
 
-    assert first(1) == first(1)
-    assert first(1) != first(2)
-    assert sorted(number for batch in first(1) for number in batch) == list(range(100))
+    assert batches(1) == batches(1)
+    assert batches(1) != batches(2)
+    assert batches(1, first=5) == batches(1)[5:]  # as a resumed run asks for them
+    assert sorted(number for batch in batches(1) for number in batch) == list(range(100))

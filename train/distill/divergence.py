@@ -1,8 +1,8 @@
 """Divergences between a teacher and a student, each exact.
 
 Cross-entropy and KL need only the teacher's marginals of the student's parts, so they are exact for every
-pair that ``train.distill.projection`` knows. The others also need the teacher's scores of the student's parts: they are
-exact where teacher and student share their parts, and refused elsewhere.
+pair that ``train.distill.projection`` knows. The others also need the teacher's scores of the student's
+parts: they are exact where teacher and student share their parts, and refused elsewhere.
 
 With A = log Z and μ = ∇A of either side (the distributions are exponential families with a common base):
 

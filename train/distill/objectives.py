@@ -23,7 +23,7 @@ there are any, the teacher's best structure elsewhere (its footnote 4).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,22 +33,20 @@ from train.distill.target_store import Content
 from train.structs import HeadSelection, LinearChain, StructuredDistribution, TokenSoftmax
 
 
-@dataclass(frozen=True)
-class BestTargets:
-    """What the teacher's k best structures say about a batch."""
+class BestTargets(NamedTuple):
+    """The teacher's k best structures of a batch."""
 
     marginals: Any  # of the student's parts
-    tokens: Tensor | None = None  # [B, n] where the student can say anything of it
+    expressible: Tensor | None = None  # [B, n] tokens with a part that the student has; None for all
 
 
-@dataclass(frozen=True)
-class TeacherTargets:
-    """What the teacher said about a batch."""
+class TeacherTargets(NamedTuple):
+    """What the teacher predicts of a batch."""
 
     marginals: Any  # of the student's parts, at the store's temperature
     best: Any  # the teacher's most probable structures
     temperature: float
-    tokens: Tensor | None = None  # [B, n] where the student can say anything of what the teacher says
+    expressible: Tensor | None = None  # [B, n] tokens with a part that the student has; None for all
     entropy: Tensor | None = None  # [B] of the tempered teacher; None where it is not tractable
     topk: BestTargets | None = None  # its k best structures, each counting the same
     topwk: BestTargets | None = None  # its k best structures by their probability
@@ -60,17 +58,17 @@ TeacherLoss = Callable[[StructuredDistribution, TeacherTargets], Tensor]
 
 def _top1(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
     """Negative log-likelihood of the teacher's best structure: [B]."""
-    return -_heard(student, targets.tokens).log_prob(targets.best)
+    return -_masked(student, targets.expressible).log_prob(targets.best)
 
 
 def _topk(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
     assert targets.topk is not None
-    return cross_entropy(_heard(student, targets.topk.tokens), targets.topk.marginals)
+    return cross_entropy(_masked(student, targets.topk.expressible), targets.topk.marginals)
 
 
 def _topwk(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
     assert targets.topwk is not None
-    return cross_entropy(_heard(student, targets.topwk.tokens), targets.topwk.marginals)
+    return cross_entropy(_masked(student, targets.topwk.expressible), targets.topwk.marginals)
 
 
 def _posterior(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
@@ -85,7 +83,7 @@ def _posterior(student: StructuredDistribution, targets: TeacherTargets) -> Tens
 
 def _cross_entropy(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
     """Exact cross-entropy with the teacher's whole distribution: [B]."""
-    return cross_entropy(_heard(student, targets.tokens), targets.marginals, targets.temperature)
+    return cross_entropy(_masked(student, targets.expressible), targets.marginals, targets.temperature)
 
 
 def _kl(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
@@ -94,7 +92,7 @@ def _kl(student: StructuredDistribution, targets: TeacherTargets) -> Tensor:
             "divergence: kl needs the teacher's entropy, which a mixture does not have in closed form; "
             "use divergence: cross_entropy, whose gradient is the same"
         )
-    return kl(_heard(student, targets.tokens), targets.marginals, targets.entropy, targets.temperature)
+    return kl(_masked(student, targets.expressible), targets.marginals, targets.entropy, targets.temperature)
 
 
 def _against_teacher(divergence: Callable[..., Tensor]) -> TeacherLoss:
@@ -106,12 +104,12 @@ def _against_teacher(divergence: Callable[..., Tensor]) -> TeacherLoss:
     return loss
 
 
-def _heard(student: StructuredDistribution, tokens: Tensor | None) -> StructuredDistribution:
-    """Tokens whose whole teacher mass lies outside a closed label set say nothing: they are left out."""
-    if tokens is None:
+def _masked(student: StructuredDistribution, expressible: Tensor | None) -> StructuredDistribution:
+    """The student without the tokens [B, n] whose whole teacher mass lies outside its closed label set."""
+    if expressible is None:
         return student
     assert isinstance(student, HeadSelection)
-    return student.only(tokens)
+    return student.only(expressible)
 
 
 @dataclass(frozen=True)
@@ -160,27 +158,45 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossSettings:
     """An objective of a recipe, ready for training.
 
-    ``loss`` is the loss against the teacher, None for ``none`` and ``none+top1``; ``pseudo_gold`` the loss
-    that stands in for the target loss where a sentence has no gold labels.
+    Args:
+        teacher_loss: KD, the loss against the teacher; None for ``none`` and ``none+top1``.
+        pseudo_gold_loss: what stands in for the NLL where a sentence has no gold labels.
+        contents: what the target store must hold.
+        by_token_teacher: whether the targets are the softmax teacher's.
+        anneal: fall of λ over the whole training: 0 keeps λ = 1; 1 reaches 0 at the end.
+        unlabelled_weight: u, what a sentence without gold labels counts.
     """
 
-    loss: TeacherLoss | None
-    pseudo_gold: TeacherLoss | None
+    teacher_loss: TeacherLoss | None
+    pseudo_gold_loss: TeacherLoss | None
     contents: tuple[Content, ...]
     by_token_teacher: bool
+    anneal: float = 1.0
+    unlabelled_weight: float = 1.0
+
+    def teacher_weight(self, progress: float) -> float:
+        """λ at a share of the training: from 1, linearly, never below 0; 0 without a teacher's loss."""
+        return max(0.0, 1.0 - self.anneal * progress) if self.teacher_loss is not None else 0.0
 
 
-def lesson(name: str, *, divergence: str = "cross_entropy", alpha: float = 0.5) -> Lesson:
-    """The lesson a name stands for.
+def loss_settings(
+    name: str,
+    *,
+    divergence: str = "cross_entropy",
+    alpha: float = 0.5,
+    anneal: float = 1.0,
+    unlabelled_weight: float = 1.0,
+) -> LossSettings:
+    """The loss that an objective's name stands for.
 
     Raises:
         ValueError: a name is unknown, or stands where it means nothing.
 
-    >>> lesson("structural+top1").pseudo_gold is not None
-    True
+    >>> loss_settings("structural", anneal=1.5).teacher_weight(0.5)
+    0.25
     """
     names = name.split("+")
     for part in names:
@@ -190,21 +206,24 @@ def lesson(name: str, *, divergence: str = "cross_entropy", alpha: float = 0.5) 
     paired_with_top1 = len(names) == 2 and "top1" in names
     if len(names) > 1 and (repeated or ({"none", "token"} & set(names) and not paired_with_top1)):
         raise ValueError(f"{name!r} can not be combined; known: {', '.join(OBJECTIVES)}, joined by +")
+    pseudo_gold = len(names) > 1 and "top1" in names
     measure = DIVERGENCES[divergence]
-    pseudo = len(names) > 1 and "top1" in names
-    losses: list[TeacherLoss | None] = []
+    losses: list[TeacherLoss] = []
     contents: list[Content] = []
     for part in names:
-        objective = OBJECTIVES[part]
-        contents += measure.contents if part == "structural" else objective.contents
-        if not (pseudo and part == "top1"):
-            losses.append(measure.make(alpha) if part == "structural" else objective.loss)
-    taught = [loss for loss in losses if loss is not None]
-    return Lesson(
-        loss=partial(_mean_of, tuple(taught)) if taught else None,
-        pseudo_gold=_top1 if pseudo else None,
+        loss, needed = OBJECTIVES[part].loss, OBJECTIVES[part].contents
+        if part == "structural":
+            loss, needed = measure.make(alpha), measure.contents
+        contents += needed
+        if loss is not None and not (pseudo_gold and part == "top1"):
+            losses.append(loss)
+    return LossSettings(
+        teacher_loss=partial(_mean_of, losses) if losses else None,
+        pseudo_gold_loss=_top1 if pseudo_gold else None,
         contents=tuple(dict.fromkeys(contents)),
         by_token_teacher="token" in names,
+        anneal=anneal,
+        unlabelled_weight=unlabelled_weight,
     )
 
 

@@ -82,9 +82,14 @@ def shared_parts(
     )
 
 
-@projection(LinearChain, LinearChain)
-def _pair_marginals(teacher: LinearChain) -> ChainMarginals:
-    """Case 1a, Eq. 4."""
+@projection(LinearChain, LinearChain)  # case 1a, Eq. 4
+@projection(TokenSoftmax, TokenSoftmax)  # the Token baseline of the paper
+@projection(HeadSelection, HeadSelection)  # case 1b, Eq. 5 with the relation conditioned on the head
+@projection(SecondOrderHeads, HeadSelection)  # case 2b: of the mean-field product
+@projection(MatrixTree, HeadSelection)  # over all trees with one root child
+@projection(ProjectiveTree, HeadSelection)  # over those without crossing arcs
+def _own_marginals(teacher: StructuredDistribution) -> Any:
+    """The teacher's own marginals, in the shapes of its scores: the student has parts of the same kind."""
     return teacher.marginals()
 
 
@@ -92,12 +97,6 @@ def _pair_marginals(teacher: LinearChain) -> ChainMarginals:
 def _token_marginals(teacher: LinearChain) -> Tensor:
     """Case 2a, Eq. 7: [B, n, L]."""
     return teacher.marginals().tokens
-
-
-@projection(TokenSoftmax, TokenSoftmax)
-def _label_probabilities(teacher: TokenSoftmax) -> Tensor:
-    """A softmax teacher and a softmax student (the Token baseline of the paper): [B, n, L]."""
-    return teacher.marginals()
 
 
 @projection(TokenSoftmax, LinearChain)
@@ -109,30 +108,6 @@ def _products_of_neighbours(teacher: TokenSoftmax) -> ChainMarginals:
     """
     tokens = teacher.marginals()  # [B, n, L]
     return ChainMarginals(tokens, tokens[:, :-1, :, None] * tokens[:, 1:, None])  # [B, n-1, L, L]
-
-
-@projection(HeadSelection, HeadSelection)
-def _arc_marginals(teacher: HeadSelection) -> Tensor:
-    """Case 1b, Eq. 5 with the relation conditioned on the head: [B, n, n+1, R]."""
-    return teacher.marginals()
-
-
-def restrict(marginals: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """Marginals of a student that has only some of the parts of each token, renormalised.
-
-    Args:
-        marginals: [B, n, ...] a distribution over the parts of each token; all zero in the padding.
-        allowed: the parts the student has, broadcastable to ``marginals``.
-
-    Returns:
-        The restricted marginals in the same shape, and the lost mass of each token [B, n]. A token that
-        loses everything keeps marginals of zero: there the teacher says nothing the student could say.
-    """
-    kept = marginals * allowed  # [B, n, ...]
-    mass = kept.flatten(2).sum(-1)  # [B, n]
-    total = marginals.flatten(2).sum(-1)  # [B, n]
-    scale = torch.where(mass > 0, total / mass.clamp_min(torch.finfo(mass.dtype).tiny), 0.0)
-    return kept * scale.view(*mass.shape, *[1] * (marginals.dim() - 2)), (total - mass).clamp_min(0)
 
 
 @projection(SpanSet, TokenSoftmax)
@@ -164,16 +139,3 @@ def _bioes_pairs(teacher: SpanSet) -> ChainMarginals:
     pairs[..., b + I, b + I] = before_diagonal(beyond, 1)
     pairs[..., b + I, b + E] = before_diagonal(spans, 1)
     return ChainMarginals(tokens, pairs)
-
-
-@projection(SecondOrderHeads, HeadSelection)
-def _second_order_marginals(teacher: SecondOrderHeads) -> Tensor:
-    """Case 2b: marginals of the mean-field product, as in case 1b: [B, n, n+1, R]."""
-    return teacher.marginals()
-
-
-@projection(MatrixTree, HeadSelection)
-@projection(ProjectiveTree, HeadSelection)
-def _tree_marginals(teacher: MatrixTree | ProjectiveTree) -> Tensor:
-    """The probability of each labelled arc over all trees of the family: [B, n, n+1, R]."""
-    return teacher.marginals()

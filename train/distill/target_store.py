@@ -1,20 +1,20 @@
-"""The target store: what the teacher said of each sentence, on disk.
+"""The target store: the teacher's targets of each sentence, on disk.
 
 The teacher runs once. Its sufficient statistics go to shards of ragged arrays, which students read through
 memory maps, without the teacher in memory. A shard is a folder that appears whole or not at all, so that a
-killed run goes on where it was; the header says whose targets these are, and a store that belongs to
+killed run goes on where it was; the header has whose targets these are, and a store that belongs to
 another teacher, label set or corpus is refused.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
+from structural_kd.files import whole, write_whole
 
 Content = Literal["marginals", "topk", "topwk", "potentials"]
 """What a store holds: the teacher's marginals of the student's parts; those of its k best structures, each
@@ -22,7 +22,7 @@ counting the same or by its probability; the teacher's scores of the parts."""
 
 FORMAT = 2
 SHARD_SENTENCES = 1024
-Target = Mapping[str, np.ndarray]
+TargetRow = dict[str, np.ndarray]
 """Named arrays of one sentence; arrays of one name differ between sentences only in their first dimension."""
 
 
@@ -48,14 +48,14 @@ class TargetHeader:
 
 
 class TargetStore:
-    """Targets by the sentence's number.
+    """Target rows by the place of a sentence among those that students learn from.
 
     Args:
         folder: where the store is, or will be.
         header: what it has to be.
 
     Raises:
-        TargetStoreError: the folder holds other targets; says which field differs.
+        TargetStoreError: the folder holds other targets; the message has the field that differs.
     """
 
     def __init__(self, folder: Path, header: TargetHeader) -> None:
@@ -66,10 +66,7 @@ class TargetStore:
         if header_file.exists():
             _check_header(header_file, header)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            part = header_file.with_suffix(".part")
-            part.write_text(json.dumps(asdict(header), ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(part, header_file)
+            write_whole(header_file, json.dumps(asdict(header), ensure_ascii=False) + "\n")
 
     def __len__(self) -> int:
         return self.header.sentences
@@ -80,22 +77,20 @@ class TargetStore:
             if not self._path(shard).exists():
                 yield shard, range(first, min(first + SHARD_SENTENCES, len(self)))
 
-    def write(self, shard: int, targets: Sequence[Target]) -> None:
+    def write(self, shard: int, rows: Sequence[TargetRow]) -> None:
         """Write one shard whole."""
-        part = self._path(shard).with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        names = {frozenset(target) for target in targets}
+        names = {frozenset(row) for row in rows}
         if len(names) > 1:
             raise TargetStoreError(f"rows of one shard hold different things: {sorted(map(sorted, names))}")
-        for name in targets[0]:
-            rows = [np.asarray(target[name]) for target in targets]
-            np.save(part / f"{name}.npy", np.concatenate(rows), allow_pickle=False)
-            ends = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-            np.save(part / f"{name}.ends.npy", ends, allow_pickle=False)
-        os.replace(part, self._path(shard))
+        with whole(self._path(shard)) as part:
+            part.mkdir()
+            for name in rows[0]:
+                column = [np.asarray(row[name]) for row in rows]
+                np.save(part / f"{name}.npy", np.concatenate(column), allow_pickle=False)
+                ends = np.cumsum([0, *(len(values) for values in column)], dtype=np.int64)
+                np.save(part / f"{name}.ends.npy", ends, allow_pickle=False)
 
-    def __getitem__(self, sentence: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, sentence: int) -> TargetRow:
         if not 0 <= sentence < len(self):
             raise IndexError(f"the store has sentences 0..{len(self) - 1}, not {sentence}")
         shard, row = divmod(sentence, SHARD_SENTENCES)

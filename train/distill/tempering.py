@@ -1,4 +1,4 @@
-"""Softening what the teacher says by a temperature: its potentials, or its marginals.
+"""Softening a teacher by a temperature: its potentials, or its marginals.
 
 Dividing the potentials by T and running inference again (the paper's "global" way) gives marginals that agree
 with one another for every family. Raising each marginal to the power 1/T and normalising it by itself (the
@@ -50,7 +50,7 @@ def tempered_marginals(
     if temperature == 1:
         return marginals
     if not isinstance(marginals, ChainMarginals):
-        return _soften(marginals, temperature, first=2)  # each token's table by itself
+        return _soften(marginals, temperature)  # each token's table by itself
     message = (
         f"temper: marginals softens each pair table of a {onto.__name__} by itself; the tables then disagree "
         "about the tokens they share"
@@ -60,8 +60,8 @@ def tempered_marginals(
             f"{message}. Use temper: potentials; or allow_inconsistent: true to redo the paper's table 5"
         )
     warnings.warn(message, InconsistentTargetsWarning, stacklevel=2)
-    pairs = _soften(marginals.pairs, temperature, first=2)  # [B, n-1, L, L]
-    start = _soften(marginals.tokens[:, :1], temperature, first=2)  # [B, 1, L]
+    pairs = _soften(marginals.pairs, temperature)  # [B, n-1, L, L]
+    start = _soften(marginals.tokens[:, :1], temperature)  # [B, 1, L]
     # The emission of a token belongs to the pair that ends in it, as in the authors' score of a pair.
     tokens = torch.cat([start, pairs.sum(2)], 1)  # [B, n, L]
     return ChainMarginals(tokens, pairs)
@@ -73,21 +73,19 @@ def entropy_column(
     """The softened teacher's entropy as a column [B, 1] of the store; none where it is not tractable."""
     softened = header.temperature != 1
     if softened and header.temper == "marginals":
-        # What is taught is the product of the softened tables, where they are such a product at all.
-        return {} if isinstance(marginals, ChainMarginals) else {"entropy": _product_entropy(marginals)}
+        # The targets are the product of the softened tables, where they are such a product at all.
+        if isinstance(marginals, ChainMarginals):
+            return {}
+        return {"entropy": torch.special.entr(marginals).flatten(1).sum(1, keepdim=True)}  # [B, 1]
     try:
         return {"entropy": (teacher.tempered(header.temperature) if softened else teacher).entropy()[:, None]}
     except NotImplementedError:
         return {}
 
 
-def _product_entropy(tables: Tensor) -> Tensor:
-    return torch.special.entr(tables).flatten(1).sum(1, keepdim=True)  # [B, 1]
-
-
-def _soften(tables: Tensor, temperature: float, first: int) -> Tensor:
-    """Tables over the dimensions from ``first`` on, to the power 1/T and normalised; padding stays zero."""
-    flat = tables.flatten(first)  # [B, n, m]
+def _soften(tables: Tensor, temperature: float) -> Tensor:
+    """Tables [B, n, …] of a token each, to the power 1/T and normalised; padding stays zero."""
+    flat = tables.flatten(2)  # [B, n, m]
     powered = torch.where(flat > 0, flat.clamp_min(torch.finfo(flat.dtype).tiny) ** (1 / temperature), 0.0)
     total = powered.sum(-1, keepdim=True)
     return (powered / torch.where(total > 0, total, 1.0)).view_as(tables)

@@ -1,15 +1,17 @@
 """What a trained model is, beside its weights: enough to build it again for scoring, resuming or export."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from structural_kd.files import whole, write_whole
+from train.model_kinds import NetworkKind, TaskName
 from train.models.encoders import TokenEncoder
 from train.models.parsers import BiaffineParser, SecondOrderParser, SequenceLabellingParser
 from train.models.representation import Representation
@@ -17,11 +19,6 @@ from train.models.span_tagger import SpanTagger
 from train.models.taggers import CRFTagger, SoftmaxTagger
 from train.models.words import WordFeatures, WordTypes
 from train.structs import HeadSelection, MatrixTree, ProjectiveTree
-
-Task = Literal["ner", "parse"]
-Kind = Literal[
-    "crf", "softmax", "span", "biaffine", "matrix_tree", "projective_tree", "second_order", "labeller"
-]
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class ModelCard:
     words reads its encoder alone.
     """
 
-    task: Task
-    kind: Kind
+    task: TaskName
+    kind: NetworkKind
     role: Literal["teacher", "student"]
     language: str
     labels: tuple[str, ...]
@@ -92,38 +89,24 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
 _Builder = Callable[[ModelCard, Representation], nn.Module]
 
 
-def _biaffine(family: type[HeadSelection | MatrixTree | ProjectiveTree]) -> _Builder:
-    return lambda card, representation: BiaffineParser(
-        representation,
-        card.labels,
-        arc_size=card.arc_size,
-        relation_size=card.relation_size,
-        dropout=card.dropout,
-        family=family,
+def _parser(parser: type[nn.Module], *more: str, **fixed: Any) -> _Builder:
+    """A parser with the sizes of its card, more of them by name."""
+    sizes = ("arc_size", "relation_size", "dropout", *more)
+    return lambda card, representation: parser(
+        representation, card.labels, **{size: getattr(card, size) for size in sizes}, **fixed
     )
 
 
-def _second_order(card: ModelCard, representation: Representation) -> nn.Module:
-    return SecondOrderParser(
-        representation,
-        card.labels,
-        arc_size=card.arc_size,
-        relation_size=card.relation_size,
-        second_order_size=card.second_order_size,
-        dropout=card.dropout,
-    )
-
-
-_BUILDERS: dict[str, _Builder] = {
+_BUILDERS: dict[NetworkKind, _Builder] = {
     "crf": lambda card, representation: CRFTagger(representation, card.labels),
     "softmax": lambda card, representation: SoftmaxTagger(representation, card.labels),
     "span": lambda card, representation: SpanTagger(
         representation, card.labels, size=card.arc_size, dropout=card.dropout
     ),
-    "biaffine": _biaffine(HeadSelection),
-    "matrix_tree": _biaffine(MatrixTree),
-    "projective_tree": _biaffine(ProjectiveTree),
-    "second_order": _second_order,
+    "biaffine": _parser(BiaffineParser, family=HeadSelection),
+    "matrix_tree": _parser(BiaffineParser, family=MatrixTree),
+    "projective_tree": _parser(BiaffineParser, family=ProjectiveTree),
+    "second_order": _parser(SecondOrderParser, "second_order_size"),
     "labeller": lambda card, representation: SequenceLabellingParser(
         representation, card.labels, card.relative_labels
     ),
@@ -132,27 +115,17 @@ _BUILDERS: dict[str, _Builder] = {
 
 def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) -> None:
     """Write ``model.safetensors`` and ``model.json``, with ``about`` (scores, seed …) beside the card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "model.safetensors.part"
-    save_model(model, str(weights))
-    os.replace(weights, folder / "model.safetensors")
+    with whole(folder / "model.safetensors") as part:
+        save_model(model, str(part))
     # The card comes last: a folder with a card is a finished model.
-    card_file = folder / "model.json.part"
-    card_file.write_text(
-        json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    os.replace(card_file, folder / "model.json")
+    content = json.dumps({"card": asdict(card), **about}, ensure_ascii=False, indent=1)
+    write_whole(folder / "model.json", content + "\n")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     """The card of a trained model, and what was written about it."""
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    fields = about.pop("card")
-    if fields["encoder"]:
-        fields["encoder"] = EncoderUse(**{**fields["encoder"], "layers": tuple(fields["encoder"]["layers"])})
-    fields["labels"] = tuple(fields["labels"])
-    fields["relative_labels"] = tuple((offset, relation) for offset, relation in fields["relative_labels"])
-    return ModelCard(**fields), about
+    return TypeAdapter(ModelCard).validate_python(about.pop("card")), about
 
 
 def load_trained(folder: Path, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Several teachers as one: an ensemble, a teacher a language, or a teacher a fold."""
+"""Several teachers as one: a mixture, a teacher a language, or a teacher a fold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,29 +11,33 @@ from train.structs import Mixture, StructuredDistribution
 
 
 @dataclass(frozen=True)
-class Committee:
-    """Trained models, and which of them speak of a sentence.
+class Ensemble:
+    """Trained models, and which of them predict a sentence.
 
     Args:
         members: models of one task with one label set.
-        speakers: members by sentence number, where not all of them speak of it.
+        assigned: members by sentence number, where not all of them predict it.
     """
 
     members: Sequence[nn.Module]
-    speakers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    assigned: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def groups(self, numbers: Sequence[int]) -> Iterator[tuple[list[nn.Module], list[int]]]:
-        """The sentences of these numbers, together with the models that speak of them."""
+        """The sentences of these numbers, together with the models that predict them."""
         everyone = tuple(range(len(self.members)))
-        by_speakers: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for number in numbers:
-            by_speakers.setdefault(self.speakers.get(number, everyone), []).append(number)
-        for speakers, group in by_speakers.items():
-            yield [self.members[i] for i in speakers], group
+            groups.setdefault(self.assigned.get(number, everyone), []).append(number)
+        for assigned, group in groups.items():
+            yield [self.members[i] for i in assigned], group
+
+    def members_for(self, numbers: Sequence[int]) -> list[nn.Module]:
+        """The models that predict any of these sentences: without teachers that only score a fold."""
+        return list(dict.fromkeys(model for models, _ in self.groups(numbers) for model in models))
 
 
-def speak(models: Sequence[nn.Module], batch: Batch) -> StructuredDistribution:
-    """What one model says of a batch, or the mixture of what several say, each counting the same."""
+def predict(models: Sequence[nn.Module], batch: Batch) -> StructuredDistribution:
+    """The distribution of one model, or the mixture of several, each counting the same."""
     if len(models) == 1:
         distribution: StructuredDistribution = models[0](batch)
         return distribution

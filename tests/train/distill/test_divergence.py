@@ -3,9 +3,8 @@ import torch
 from torch import Tensor
 
 from train.distill.divergence import cross_entropy
-from train.distill.objectives import TeacherTargets, lesson
+from train.distill.objectives import TeacherTargets, loss_settings
 from train.distill.projection import project
-from train.distill.schedule import teacher_weight
 from train.structs import ArcStatistics, HeadSelection, LinearChain, StructuredDistribution, TokenSoftmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 5.0)
@@ -84,33 +83,36 @@ def test_top1_is_the_likelihood_of_the_best_structure_and_leaves_out_tokens_with
     best = student.argmax()
     nobody = torch.zeros(0, dtype=torch.int64)
     arcs = ArcStatistics(nobody, nobody, nobody, nobody, torch.zeros(0))
-    top1 = lesson("top1").loss
+    top1 = loss_settings("top1").teacher_loss
     assert top1 is not None
     loss = top1(student, TeacherTargets(arcs, best, 1.0))
     torch.testing.assert_close(loss, -student.log_prob(best))
     nothing = torch.zeros(3, 5, dtype=torch.bool)
-    silent = top1(student, TeacherTargets(arcs, best, 1.0, tokens=nothing))
-    torch.testing.assert_close(silent, torch.zeros_like(silent))
+    masked = top1(student, TeacherTargets(arcs, best, 1.0, expressible=nothing))
+    torch.testing.assert_close(masked, torch.zeros_like(masked))
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_a_token_the_teacher_can_say_nothing_of_has_no_gradient_at_any_temperature(
+def test_a_token_without_teacher_mass_in_the_students_parts_has_no_gradient_at_any_temperature(
     temperature: float,
 ) -> None:
     (scores,), student = build("heads", seed=3)
     _, teacher = build("heads", seed=4)
-    heard = torch.ones(3, 5, dtype=torch.bool)
-    heard[0, 1] = False
+    expressible = torch.ones(3, 5, dtype=torch.bool)
+    expressible[0, 1] = False
     with torch.no_grad():
-        marginals = project(teacher.tempered(temperature), onto=HeadSelection) * heard[..., None, None]
-    structural = lesson("structural").loss
+        marginals = project(teacher.tempered(temperature), onto=HeadSelection) * expressible[..., None, None]
+    structural = loss_settings("structural").teacher_loss
     assert structural is not None
-    structural(student, TeacherTargets(marginals, None, temperature, tokens=heard)).sum().backward()
+    structural(
+        student, TeacherTargets(marginals, None, temperature, expressible=expressible)
+    ).sum().backward()
     assert scores.grad is not None
     assert scores.grad[0, 1].abs().max() == 0
     assert scores.grad[0, 0].abs().max() > 0
 
 
 def test_the_weight_of_the_teacher_falls_linearly_and_stays_at_zero() -> None:
-    assert [teacher_weight(p, 1.5) for p in (0.0, 0.5, 0.9, 1.0)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
-    assert teacher_weight(1.0, 0.0) == 1.0
+    steep = loss_settings("structural", anneal=1.5)
+    assert [steep.teacher_weight(p) for p in (0.0, 0.5, 0.9, 1.0)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
+    assert loss_settings("structural", anneal=0.0).teacher_weight(1.0) == 1.0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from structural_kd.labels import bioes_labels
-from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, lesson
+from train.distill.objectives import DIVERGENCES, OBJECTIVES, is_for, loss_settings
 from train.distill.target_store import TargetHeader
 from train.models.taggers import constraint_scores
 from train.structs import (
@@ -53,7 +53,7 @@ def header(task: str, content: str, family: type, k: int | None = None) -> Targe
 def stored(teacher: StructuredDistribution, family: type, *contents: str, k: int = 3) -> dict:
     task = PARSE if isinstance(teacher, HeadSelection | MatrixTree) else NER
     return {
-        content: task.targets(
+        content: task.targets.to_rows(
             teacher, family, header(task.name, content, family, k if "top" in content else None)
         )
         for content in contents
@@ -65,8 +65,8 @@ def test_top_k_of_every_structure_weighted_by_probability_is_the_structural_loss
     teacher, student = chain(1), chain(30)
     count = int(teacher.log_count().exp().max().round())
     rows = stored(teacher, LinearChain, "marginals", "topwk", k=count)
-    targets = NER.teacher_targets(rows, torch.nn.Identity(), 1.0)
-    whole, best = lesson("structural").loss, lesson("topwk").loss
+    targets = NER.targets.to_batch(rows, 1.0)
+    whole, best = loss_settings("structural").teacher_loss, loss_settings("topwk").teacher_loss
     assert whole is not None
     assert best is not None
     torch.testing.assert_close(best(student, targets), whole(student, targets), rtol=1e-4, atol=1e-4)
@@ -77,7 +77,7 @@ def test_top_k_of_every_structure_weighted_by_probability_is_the_structural_loss
 def test_top_k_losses_are_the_mean_over_the_k_best(name: str, family: type) -> None:
     teacher = chain(1)
     student = chain(30) if family is LinearChain else tokens(30)
-    targets = NER.teacher_targets(stored(teacher, family, "marginals", name), torch.nn.Identity(), 1.0)
+    targets = NER.targets.to_batch(stored(teacher, family, "marginals", name), 1.0)
     best = teacher.topk(3)
     weights = best.scores.softmax(1)
     if name == "topk":
@@ -86,26 +86,24 @@ def test_top_k_losses_are_the_mean_over_the_k_best(name: str, family: type) -> N
         torch.where(weight > 0, weight * student.log_prob(y), 0.0)
         for weight, y in zip(weights.unbind(1), best.structures, strict=True)
     )
-    loss = lesson(name).loss
+    loss = loss_settings(name).teacher_loss
     assert loss is not None
     torch.testing.assert_close(loss(student, targets), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_top_k_of_a_parser_is_the_mean_over_its_k_best() -> None:
     teacher, student = (HeadSelection(random(3, 4, 5, 3, seed=s), LENGTHS) for s in (1, 2))
-    targets = PARSE.teacher_targets(
-        stored(teacher, HeadSelection, "marginals", "topk"), torch.nn.Identity(), 1.0
-    )
+    targets = PARSE.targets.to_batch(stored(teacher, HeadSelection, "marginals", "topk"), 1.0)
     expected = -torch.stack([student.log_prob(y) for y in teacher.topk(3).structures]).mean(0)
-    loss = lesson("topk").loss
+    loss = loss_settings("topk").teacher_loss
     assert loss is not None
     torch.testing.assert_close(loss(student, targets), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_posterior_is_lowest_where_the_token_marginals_agree() -> None:
     teacher = chain(1)
-    targets = NER.teacher_targets(stored(teacher, LinearChain, "marginals"), torch.nn.Identity(), 1.0)
-    loss = lesson("posterior").loss
+    targets = NER.targets.to_batch(stored(teacher, LinearChain, "marginals"), 1.0)
+    loss = loss_settings("posterior").teacher_loss
     assert loss is not None
     own = torch.special.entr(teacher.marginals().tokens).sum((1, 2))
     torch.testing.assert_close(loss(teacher, targets), own, rtol=1e-4, atol=1e-4)
@@ -117,9 +115,9 @@ def test_stored_targets_give_each_divergence_its_value(divergence: str) -> None:
     from train.distill.divergence import cross_entropy, jeffreys, kl, renyi, reverse_kl
 
     teacher, student = chain(1), chain(30)
-    rows = stored(teacher, LinearChain, *lesson("structural", divergence=divergence).contents)
-    targets = NER.teacher_targets(rows, torch.nn.Identity(), 1.0)
-    loss = lesson("structural", divergence=divergence, alpha=0.4).loss
+    rows = stored(teacher, LinearChain, *loss_settings("structural", divergence=divergence).contents)
+    targets = NER.targets.to_batch(rows, 1.0)
+    loss = loss_settings("structural", divergence=divergence, alpha=0.4).teacher_loss
     assert loss is not None
     expected = {
         "cross_entropy": lambda: cross_entropy(student, teacher.marginals()),
@@ -137,8 +135,8 @@ def test_stored_scores_of_a_parser_give_each_divergence_its_value(divergence: st
 
     teacher, student = (HeadSelection(random(3, 4, 5, 3, seed=s), LENGTHS) for s in (1, 2))
     rows = stored(teacher, HeadSelection, "marginals", "potentials")
-    targets = PARSE.teacher_targets(rows, torch.nn.Identity(), 1.0)
-    loss = lesson("structural", divergence=divergence, alpha=0.4).loss
+    targets = PARSE.targets.to_batch(rows, 1.0)
+    loss = loss_settings("structural", divergence=divergence, alpha=0.4).teacher_loss
     assert loss is not None
     known = {"reverse_kl": reverse_kl, "jeffreys": jeffreys, "renyi": lambda s, t: renyi(s, t, 0.4)}
     torch.testing.assert_close(
@@ -150,13 +148,13 @@ def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_cr
     """Eq. 8 gives mass to label pairs that a constrained student forbids: its loss would be near 1e4."""
     teacher, student = tokens(1), chain(30)
     rows = stored(teacher, LinearChain, "marginals")
-    targets = NER.teacher_targets(rows, torch.nn.Identity(), 1.0)
-    loss = lesson("structural").loss
+    targets = NER.targets.to_batch(rows, 1.0)
+    loss = loss_settings("structural").teacher_loss
     assert loss is not None
     assert loss(student, targets).max() < 100
     transitions, _, _ = constraint_scores(LABELS)
     assert targets.marginals.transitions[:, transitions < 0].abs().max() == 0
-    lost = NER.lost_mass(rows["marginals"], torch.nn.Identity())
+    lost = NER.targets.lost_mass(rows["marginals"])
     assert lost is not None
     assert 0 < lost < 1
 
@@ -165,10 +163,8 @@ def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_cr
 def test_a_mixture_of_teachers_teaches_the_mean_of_their_marginals(family: type) -> None:
     parts = [chain(1), spans(2)]
     mixture = Mixture(parts, torch.tensor([0.5, 0.5]))
-    together = NER.teacher_targets(stored(mixture, family, "marginals"), torch.nn.Identity(), 1.0)
-    apart = [
-        NER.teacher_targets(stored(part, family, "marginals"), torch.nn.Identity(), 1.0) for part in parts
-    ]
+    together = NER.targets.to_batch(stored(mixture, family, "marginals"), 1.0)
+    apart = [NER.targets.to_batch(stored(part, family, "marginals"), 1.0) for part in parts]
     first, second, both = (
         targets.marginals.tokens if family is LinearChain else targets.marginals
         for targets in (*apart, together)
@@ -178,14 +174,13 @@ def test_a_mixture_of_teachers_teaches_the_mean_of_their_marginals(family: type)
 
 
 def test_an_objective_adds_pseudo_gold_or_takes_the_mean() -> None:
-    assert lesson("structural+top1").pseudo_gold is not None
-    assert lesson("top1").pseudo_gold is None
-    assert lesson("none").loss is None
+    assert loss_settings("structural+top1").pseudo_gold_loss is not None
+    assert loss_settings("top1").pseudo_gold_loss is None
+    assert loss_settings("none").teacher_loss is None
     teacher, student = chain(1), chain(30)
-    targets = NER.teacher_targets(
-        stored(teacher, LinearChain, "marginals", "topwk"), torch.nn.Identity(), 1.0
-    )
-    both, one, other = (lesson(name).loss for name in ("posterior+topwk", "posterior", "topwk"))
+    targets = NER.targets.to_batch(stored(teacher, LinearChain, "marginals", "topwk"), 1.0)
+    names = ("posterior+topwk", "posterior", "topwk")
+    both, one, other = (loss_settings(name).teacher_loss for name in names)
     assert both is not None
     assert one is not None
     assert other is not None
@@ -198,21 +193,21 @@ def test_an_objective_adds_pseudo_gold_or_takes_the_mean() -> None:
 )
 def test_combinations_that_mean_nothing_are_errors(name: str) -> None:
     with pytest.raises(ValueError, match=r"combined|unknown"):
-        lesson(name)
+        loss_settings(name)
 
 
 def test_top1_of_the_paper_is_gold_where_there_is_any_and_the_teachers_best_elsewhere() -> None:
-    taught = lesson("none+top1")
-    assert taught.loss is None
-    assert taught.pseudo_gold is not None
-    assert taught.contents == ("marginals",)
-    assert not taught.by_token_teacher
+    top1 = loss_settings("none+top1")
+    assert top1.teacher_loss is None
+    assert top1.pseudo_gold_loss is not None
+    assert top1.contents == ("marginals",)
+    assert not top1.by_token_teacher
 
 
 def test_token_and_top1_both_come_from_the_softmax_teacher() -> None:
-    both = lesson("token+top1")
+    both = loss_settings("token+top1")
     assert both.by_token_teacher
-    assert both.pseudo_gold is not None
+    assert both.pseudo_gold_loss is not None
     assert is_for("token+top1", TokenSoftmax)
     assert not is_for("token+top1", LinearChain)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.distill.projection import project, restrict
+from train.distill.projection import project
 from train.structs import FORBIDDEN, ChainMarginals, HeadSelection, LinearChain, TokenSoftmax
 
 
@@ -52,16 +52,6 @@ def test_an_unknown_pair_is_an_error_that_lists_the_known_ones() -> None:
         LookupError, match=r"HeadSelection onto LinearChain; known:.*LinearChain -> TokenSoftmax"
     ):
         project(heads(), onto=LinearChain)
-
-
-def test_restricted_marginals_sum_to_one_and_report_what_was_lost() -> None:
-    marginals = torch.tensor([[[0.5, 0.3, 0.2], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
-    allowed = torch.tensor([True, True, False])
-    kept, lost = restrict(marginals, allowed)
-    torch.testing.assert_close(kept[0, 0], torch.tensor([0.625, 0.375, 0.0]))
-    torch.testing.assert_close(lost, torch.tensor([[0.2, 1.0, 0.0]]))
-    assert kept[0, 1].sum() == 0  # nothing is left of a token that lost everything
-    assert torch.isfinite(kept).all()
 
 
 def test_tempering_potentials_keeps_pair_marginals_consistent_and_tempering_marginals_does_not() -> None:

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from structural_kd.trees import RelativeLabel
-from train.distill.objectives import lesson
-from train.distill.projection import project, restrict
-from train.distill.target_store import Target, TargetHeader
+from train.distill.objectives import loss_settings
+from train.distill.projection import project
+from train.distill.target_store import Content, TargetHeader, TargetRow
 from train.models.batch import Batch
 from train.models.card import ModelCard, build_model
 from train.models.parsers import SequenceLabellingParser
 from train.models.words import WordTypes
 from train.structs import ArcStatistics, HeadSelection
-from train.tasks import parse
+from train.tasks import parse_targets
 from train.tasks.parse import TreeTask
 
 RELATIONS = ("nsubj", "obj", "root")
@@ -57,10 +57,10 @@ def allowed(labels: list[RelativeLabel]) -> torch.Tensor:
 
 def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSelection) -> None:
     task = TreeTask(RELATIONS)
-    rows = task.targets(teacher, HeadSelection, HEADER)
-    targets = task.teacher_targets({"marginals": rows}, torch.nn.Identity(), temperature=1.0)
+    rows = task.targets.to_rows(teacher, HeadSelection, HEADER)
+    targets = task.targets.to_batch({"marginals": rows}, temperature=1.0)
     marginals = project(teacher, onto=HeadSelection)
-    torch.testing.assert_close(dense(targets.marginals), marginals, rtol=1e-4, atol=parse.LOST_MASS)
+    torch.testing.assert_close(dense(targets.marginals), marginals, rtol=1e-4, atol=parse_targets.LOST_MASS)
     best = teacher.argmax()
     assert torch.equal(targets.best.heads, best.heads)
     assert torch.equal(targets.best.relations, best.relations)
@@ -70,32 +70,36 @@ def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSe
 def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_reported_as_lost(
     teacher: HeadSelection, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(parse, "LOST_MASS", 0.0)
+    monkeypatch.setattr(parse_targets, "LOST_MASS", 0.0)
     generator = np.random.default_rng(seed)
     everything = [(offset, relation) for offset in range(-6, 7) for relation in RELATIONS]
     labels = [everything[i] for i in sorted(generator.choice(len(everything), 9, replace=False))]
-    task, model = TreeTask(RELATIONS), labeller(labels)
-    rows = task.targets(teacher, HeadSelection, HEADER)
-    targets = task.teacher_targets({"marginals": rows}, model, temperature=1.0)
-    kept, lost = restrict(project(teacher, onto=HeadSelection), allowed(labels))
-    torch.testing.assert_close(dense(targets.marginals), kept, rtol=1e-4, atol=1e-6)
-    assert targets.tokens is not None
-    assert torch.equal(targets.tokens, kept.sum((2, 3)) > 0)
-    assert task.lost_mass(rows, model) == pytest.approx(float(lost.sum()) / sum(LENGTHS), abs=1e-5)
+    task = TreeTask(RELATIONS)
+    rows = task.targets.to_rows(teacher, HeadSelection, HEADER)
+    targets = task.targets.to_batch({"marginals": rows}, temperature=1.0, closed=labels)
+    kept = project(teacher, onto=HeadSelection) * allowed(labels)  # [B, n, n+1, R]
+    mass = kept.sum((2, 3), keepdim=True)  # [B, n, 1, 1]
+    renormalised = torch.where(mass > 0, kept / mass, 0.0)
+    torch.testing.assert_close(dense(targets.marginals), renormalised, rtol=1e-4, atol=1e-6)
+    assert targets.expressible is not None
+    assert torch.equal(targets.expressible, mass[:, :, 0, 0] > 0)
+    lost = 1 - float(mass.sum()) / sum(LENGTHS)
+    assert task.targets.lost_mass(rows, labels) == pytest.approx(lost, abs=1e-5)
 
 
 @pytest.mark.parametrize("content", ["topk", "topwk"])
 def test_a_closed_label_set_can_not_lower_its_k_best_loss_by_a_shift(
-    teacher: HeadSelection, content: str
+    teacher: HeadSelection, content: Content
 ) -> None:
     """A token none of whose k best arcs it has must drop out of log Z too."""
-    task, model = TreeTask(RELATIONS), labeller([(0, "root"), (-1, "obj")])
-    rows: dict[str, list[Target]] = {
-        "marginals": task.targets(teacher, HeadSelection, HEADER),
-        content: task.targets(teacher, HeadSelection, replace(HEADER, content=content, k=2)),  # type: ignore[arg-type]
+    labels = [(0, "root"), (-1, "obj")]
+    task, model = TreeTask(RELATIONS), labeller(labels)
+    rows: dict[Content, list[TargetRow]] = {
+        "marginals": task.targets.to_rows(teacher, HeadSelection, HEADER),
+        content: task.targets.to_rows(teacher, HeadSelection, replace(HEADER, content=content, k=2)),  # type: ignore[arg-type]
     }
-    targets = task.teacher_targets(rows, model, temperature=1.0)
-    loss = lesson(content).loss
+    targets = task.targets.to_batch(rows, temperature=1.0, closed=labels)
+    loss = loss_settings(content).teacher_loss
     assert loss is not None
     words = torch.zeros(4, 7, dtype=torch.int64)
     with torch.no_grad():

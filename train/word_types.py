@@ -1,0 +1,73 @@
+"""The word types of a run: every word of its sentences, with frozen vectors and known characters."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from structural_kd.files import write_whole
+from structural_kd.words import SubwordVectors
+from train.models.named_vectors import named_vectors
+from train.models.vectors import load_vectors, train_vectors
+from train.models.words import WordTypes, alphabet_of
+from train.offline import UnavailableError, cache_folder
+from train.recipe import Recipe, RecipeError, Vectors
+from train.splits import Splits
+
+
+def load_word_types(recipe: Recipe, splits: Splits, folder: Path) -> WordTypes:
+    """The run's word types with their vectors; trained or loaded once, then read from the run's folder.
+
+    Raises:
+        RecipeError: the folder was made from other text or settings, or the vectors can not be read.
+    """
+    settings = recipe.vectors
+    text = _known_text(splits, whole=settings.text == "corpus")
+    counts = Counter(word for sentence in splits.sentences for word in sentence.words)
+    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    made_of = json.dumps(
+        [settings.model_dump(mode="json", exclude={"text"}), recipe.teacher_seed, text, words]
+    )
+    key = hashlib.sha256(made_of.encode()).hexdigest()
+    key_file = folder / "made_of.sha256"  # written last: a folder with it is whole
+    if not key_file.exists():
+        vectors = _vectors(settings, text, words, seed=recipe.teacher_seed)
+        vectors.save(folder)
+        # A character seen once is left out: it trains what stands for every unknown one.
+        alphabet = alphabet_of((word for sentence in text for word in sentence), min_count=2)
+        write_whole(folder / "alphabet.json", json.dumps(alphabet, ensure_ascii=False))
+        write_whole(folder / "words.json", json.dumps(words, ensure_ascii=False))
+        write_whole(key_file, key + "\n")
+    elif key_file.read_text().strip() != key:
+        raise RecipeError(
+            f"{folder}: made from other text or vectors than the recipe names; choose another --out, "
+            "or delete the run"
+        )
+    return read_word_types(folder)
+
+
+def read_word_types(folder: Path) -> WordTypes:
+    """The word types of a run's ``words`` folder."""
+    words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+    alphabet = json.loads((folder / "alphabet.json").read_text(encoding="utf-8"))
+    return WordTypes.build(words, SubwordVectors.load(folder), alphabet)
+
+
+def _known_text(splits: Splits, *, whole: bool) -> list[tuple[str, ...]]:
+    """The sentences that trained vectors and known characters come from: what students learn from, or all
+    training text. In zero-shot runs the sources' text stays out."""
+    student_train = set(splits.student_train)
+    own = [i for i in splits.labelled if i in student_train]
+    chosen = sorted([*own, *splits.raw]) if whole else [*own, *splits.unlabelled]
+    return [sentence.words for sentence in splits.select(chosen)]
+
+
+def _vectors(settings: Vectors, text: list[tuple[str, ...]], words: list[str], seed: int) -> SubwordVectors:
+    if settings.load or settings.name:
+        try:
+            path = settings.load or named_vectors(settings.name or "", cache_folder())
+            return load_vectors(path, words, most=settings.most)
+        except (OSError, ValueError, UnavailableError) as error:
+            raise RecipeError(f"vectors.{'load' if settings.load else 'name'}: {error}") from error
+    sizes = settings.model_dump(include={"dim", "epochs", "buckets", "min_n", "max_n"})
+    return train_vectors(text, **sizes, seed=seed)
