@@ -85,8 +85,8 @@ bench: $(READY) ## speed of training's core and of exported students against oth
 peers: $(READY) ## students beside spaCy, UDPipe and CRFsuite, trained on one corpus; writes reports/peers.*
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers $(ARGS)
 
-test: $(READY) ## pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## pytest, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 lint: $(READY) ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -86,19 +86,19 @@ def test_the_report_was_drawn_from_the_rows_that_are_stored(
     assert table_below(r"\| table ", drawn) == table_below(r"\| table ", report)
 
 
-def test_the_readmes_numbers_of_the_study_are_the_reports(
+def test_the_numbers_of_the_study_in_docs_are_the_reports(
     study: tuple[Study, dict[str, StudyRun]], report: str
 ) -> None:
     claims = table_below(r"\| claim ", report)
     reported = {(row[2], row[3], row[5], row[1].strip("*").removesuffix(" here")) for row in claims}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-")
-    shown = table_below(r"\| structural distillation \|", readme)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").replace("−", "-")
+    shown = table_below(r"\| structural distillation \|", page)
     assert shown
     for _, points, low_to_high, paper, verdict in shown:
         assert (points.split()[0], low_to_high, paper, verdict) in reported
     verdicts = [row[1].strip("*") for row in claims]
     numbers = [len(claims), *(verdicts.count(verdict) for verdict in VERDICTS.values())]
-    found = re.search(r"Of (\d+) claims (\d+) hold, (\d+) do not hold, and (\d+) can't be told", readme)
+    found = re.search(r"Of (\d+) claims (\d+) hold, (\d+) do not hold, and (\d+) can't be told", page)
     assert found is not None
     assert list(map(int, found.groups())) == numbers
-    assert f" {len(student_jobs(study[1]))} students" in readme
+    assert f" {len(student_jobs(study[1]))} students" in page
