@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from structural_kd.files import whole, write_whole
+from structural_kd.strict_json import validated
 from train.model_kinds import NetworkKind, TaskName
 from train.models.encoders import TokenEncoder
 from train.models.parsers import BiaffineParser, SecondOrderParser, SequenceLabellingParser
@@ -123,9 +123,17 @@ def save_trained(folder: Path, model: nn.Module, card: ModelCard, **about: Any) 
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
-    """The card of a trained model, and what was written about it."""
-    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    return TypeAdapter(ModelCard).validate_python(about.pop("card")), about
+    """The card of a trained model, and what was written about it.
+
+    Raises:
+        ValueError: a field of the card is wrong; names the file and the field.
+    """
+    file = folder / "model.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return validated(ModelCard, json.dumps(about.pop("card"))), about
+    except ValueError as error:
+        raise ValueError(f"{file}: card.{error}") from None
 
 
 def load_trained(folder: Path, types: WordTypes, encoder: TokenEncoder | None = None) -> nn.Module:
