@@ -225,6 +225,12 @@ def test_requests_that_wait_for_a_connection_go_on_when_it_breaks() -> None:
     assert [each.failure for each in load.exchanges] == ["reset"] * 4
 
 
+def test_requests_that_wait_for_a_connection_end_when_nobody_listens() -> None:
+    address = ("127.0.0.1", free_port())
+    load = open_loop(address, repeat(REQUEST), [0.0] * 4, seconds=0.0, most_connections=1)
+    assert [each.failure for each in load.exchanges] == ["refused"] * 4
+
+
 def test_a_busy_generator_makes_its_figures_invalid() -> None:
     assert Load(cpu_share=0.84).remarks() == []
     assert Load(cpu_share=0.9).remarks() == ["not valid: the generator used 90% of its core"]
