@@ -89,7 +89,7 @@ class Master(Arbiter):  # type: ignore[misc]
                 log.error("another worker failed to boot as well")
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class GunicornServer(BaseApplication):  # type: ignore[misc]
     """The server of `python -m serve`."""
 
     def __init__(self, settings: Settings) -> None:

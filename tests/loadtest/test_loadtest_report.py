@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtest import report
-from loadtest.measurements import ClosedLoop, Conditions, Latency, Result, Step, System, result_of
+from loadtest.measurements import ClosedLoop, Conditions, Latency, MeasuredSystem, Result, Step, result_of
 from loadtest.verdict import REQUIRED, figures, problems, remarks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,7 +76,7 @@ def step(speed: float, size: int, share: float, **changes: Any) -> Step:
     return replace(whole, **changes)
 
 
-def system(key: str, task: str, **changes: Any) -> System:
+def system(key: str, task: str, **changes: Any) -> MeasuredSystem:
     batch, single = SPEEDS[key][task]
     steps = [step(speed, size, share) for size, speed in ((1, single), (32, batch)) for share in SHARES]
     if key == "student":
@@ -87,7 +87,7 @@ def system(key: str, task: str, **changes: Any) -> System:
             for each in steps
         ]
     random = key == "paper-shape"
-    whole = System(
+    whole = MeasuredSystem(
         key=key,
         task=task,
         name=f"made-up-{task}-{key}",

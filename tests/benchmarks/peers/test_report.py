@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.peers.figure import MARKERS, accuracy_against_speed
 from benchmarks.peers.measure import Scores, Speed
-from benchmarks.peers.report import ORDER, REQUIRED, Comparison, Measured, as_json, as_markdown, figures
+from benchmarks.peers.report import ORDER, REQUIRED, Measured, PeerResults, as_json, as_markdown, figures
 
 
 def row(title: str, speed: float, **points: float) -> Measured:
@@ -25,7 +25,7 @@ ROWS = {
     ),
     "spacy_ner": row("spaCy, entities alone", 8_000, f1=62.0),
 }
-RESULT = Comparison(
+RESULT = PeerResults(
     systems=ROWS,
     corpus="en_ewt",
     sentences=100,
