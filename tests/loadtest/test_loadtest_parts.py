@@ -224,7 +224,7 @@ def test_a_server_that_is_never_ready_is_an_error() -> None:
         raise AssertionError("it cannot be ready")
 
 
-def test_a_table_escapes_what_would_end_a_cell_and_a_page_what_would_be_html() -> None:
+def test_a_table_escapes_pipes_and_a_page_html() -> None:
     assert "a\\|b" in table(["x"], [["a|b"]])
     shown = page("<T>", table(["", "n"], [["<script>", "1"]]))
     assert "<script>" not in shown
@@ -270,7 +270,7 @@ def test_failures_of_a_closed_loop_count_whenever_they_happen() -> None:
     assert (row.requests, row.sentences, row.tokens, row.sentences_per_second) == (2, 2, 20, 1.0)
 
 
-def test_a_step_counts_what_was_to_arrive_in_it_from_the_time_it_was_to_arrive() -> None:
+def test_a_step_counts_requests_by_their_intended_times() -> None:
     exchanges = [
         answered(0.5, 0.6),  # before the window
         replace(answered(1.2, 1.25), intended=1.0),  # sent late: 250 ms

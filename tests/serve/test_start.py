@@ -71,7 +71,7 @@ def test_a_wrong_setting_is_named(
     assert "Traceback" not in ended.stderr
 
 
-def test_the_help_teaches() -> None:
+def test_the_help_has_options_variables_and_examples() -> None:
     ended = command("--help")
     assert ended.returncode == 0
     for word in ("make distill", "--bundles", "--workers", "SERVE_LIMITS__ITEMS", "curl", "/ner"):

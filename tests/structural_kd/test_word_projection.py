@@ -76,7 +76,7 @@ def test_a_batch_holds_each_distinct_word_once(words):
     assert batch.words.max() < len(batch.rows)
 
 
-def test_a_caller_that_changes_its_rows_changes_nobody_elses(words):
+def test_a_caller_that_changes_its_rows_changes_no_others(words):
     before = read(words, SENTENCES)
     words.batch(SENTENCES).rows[:] = 7
     for found, expected in zip(read(words, SENTENCES), before, strict=True):
