@@ -163,12 +163,12 @@ def _table7(systems: Mapping[str, MeasuredSystem]) -> str:
         for key in TITLES
         if (system := systems.get(key))
     ]
-    for who, speed, faster, parameters, smaller in (
+    for role, speed, faster, parameters, smaller in (
         ("teacher", paper.teacher_speed, 1.0, paper.teacher_parameters, 1.0),
         ("student", paper.student_speed, paper.faster, paper.student_parameters, paper.smaller),
     ):
         speeds = (f"{speed:.2f}", _times(faster), NOTHING, NOTHING, NOTHING)
-        rows.append((f"Paper: {who}", *speeds, f"{parameters:.2f}", _times(smaller), NOTHING))
+        rows.append((f"Paper: {role}", *speeds, f"{parameters:.2f}", _times(smaller), NOTHING))
     headers = (
         "System",
         "Sentences/s, 32 a request",

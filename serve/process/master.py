@@ -32,7 +32,7 @@ def prepare(settings: Settings) -> Settings:
     if settings.api_keys is None and not _is_loopback(settings.host):
         log.warning(
             "NO API KEYS: everybody who reaches %s:%d can use this server; give --api-keys FILE, or keep it "
-            "behind something that asks who comes",
+            "behind a proxy that authenticates clients",
             settings.host,
             settings.port,
         )

@@ -230,5 +230,5 @@ def serve_folder(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Serv
 
 
 @pytest.fixture(autouse=True)
-def hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+def log_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="serve")
