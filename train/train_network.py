@@ -51,7 +51,6 @@ def train_network(
         about: what is written beside the card and the scores.
         live_encoder: the encoder that is fine-tuned with the rest.
     """
-
     task, references = data.task, held_out.references
 
     def dev_score(model: nn.Module) -> float:
