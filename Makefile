@@ -15,7 +15,7 @@ PORT ?= 8000
 WORKERS ?=
 ARGS ?=
 
-# Names the run of which all bundles under bundles/ are; whoever writes other ones there removes it.
+# Names the run of all bundles under bundles/; a target that writes other ones there removes it.
 COMPARED := bundles/.compared
 
 BIN := $(VENV)/bin

@@ -2,9 +2,9 @@
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +43,7 @@ from structural_kd.word_projection import ProjectedWords
 from structural_kd.words import SubwordVectors, WordTable
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
+from train.models.words import WordTypes
 from train.word_types import read_word_types
 
 GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
@@ -63,6 +64,29 @@ TEST_SENTENCES_ENCODED = 200
 runs twice for each."""
 
 PACKAGES = ("torch", "transformers", "onnx", "spox", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model of a run, and all that its bundle is made of.
+
+    Args:
+        name: of the bundle in fp32.
+        types: the words of the run; the bundle's tables hold them and those of `vectors`.
+        encoder: the one that the card names, with its trained weights if it was fine-tuned.
+        teacher: a student's teacher in words.
+        about: the fields of ``model.json`` beside the card: objective, seed, scores, corpus.
+    """
+
+    name: str
+    recipe: str
+    card: ModelCard
+    model: nn.Module
+    types: WordTypes
+    vectors: SubwordVectors
+    encoder: Encoder | None = None
+    teacher: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,51 +156,22 @@ def export_model(
         ParityError: the bundle does not answer as the model; ``target`` is as it was.
         QuantisationError: int8 costs too much, or cannot be had; ``target`` is as it was.
     """
-    folder = model_folder(run, task, role)
-    card, about = read_card(folder)
-    if card.kind not in GRAPHS or not card.reads_words:
-        what = f"the kind {card.kind}" if card.kind not in GRAPHS else "a model that reads no words"
-        raise ValueError(
-            f"{folder}: {what} has no graph; {', '.join(GRAPHS)} over words can be exported. Students learn "
-            "from such a teacher all the same: leave out --teachers"
-        )
+    trained = load_from_run(run, task, role)
+    card = trained.card
     if precision == "int8" and card.encoder is not None:
-        raise QuantisationError(f"{folder}: a model with an encoder is exported in fp32 only")
-    types = read_word_types(run / "words")
-    encoder = load_encoder(card.encoder.name) if card.encoder else None
-    tuned = None
-    if card.encoder is not None and card.encoder.finetuned:
-        assert encoder is not None
-        tuned = TokenEncoder(encoder, layers=card.encoder.layers)
-    model = load_trained(folder, types, tuned)
-    vectors = SubwordVectors.load(run / "words")
-
-    def write(place: Path, precision: Precision, quantisation: Quantisation | None = None) -> Manifest:
-        return write_bundle(
-            place,
-            model,
-            card,
-            vectors,
-            types.words,
-            encoder,
-            about,
-            name=f"{run.resolve().name}-{task}-{role}" + ("-int8" if precision == "int8" else ""),
-            recipe=run.resolve().name,
-            teacher=_teacher_of(run, task, role),
-            precision=precision,
-            quantisation=quantisation,
+        raise QuantisationError(
+            f"{model_folder(run, task, role)}: a model with an encoder is exported in fp32 only"
         )
-
     with new_bundle(target) as place, TemporaryDirectory() as temporary:
         exact = place if precision == "fp32" else Path(temporary)
-        manifest = write(exact, "fp32")
+        manifest = write_bundle(exact, trained)
         predictor = structural_kd.load(exact)
-        random_inputs = on_random_inputs(model, predictor, count=RANDOM_INPUTS)
+        random_inputs = on_random_inputs(trained.model, predictor, count=RANDOM_INPUTS)
         most = TEST_SENTENCES if card.encoder is None else TEST_SENTENCES_ENCODED
-        sentences = _test_sentences(run / "test.txt", set(types.words), most)
-        test_sentences = on_sentences(model, predictor, sentences, types, encoder)
+        sentences = _test_sentences(run / "test.txt", set(trained.types.words), most)
+        test_sentences = on_sentences(trained.model, predictor, sentences, trained.types, trained.encoder)
         if precision == "int8":
-            manifest = write(place, "int8", Quantisation({}, most_loss))
+            manifest = write_bundle(place, trained, quantisation=Quantisation({}, most_loss))
             check_quantised(onnx.load(str(place / MODEL)), card.layers)
             loss = measure_loss(run, task, predictor, structural_kd.load(place))
             check_loss(loss, task, most_loss)
@@ -187,34 +182,62 @@ def export_model(
     return WrittenBundle(target, manifest, size, random_inputs, test_sentences)
 
 
+def load_from_run(run: Path, task: str, role: str) -> TrainedModel:
+    """A run's teacher or served student.
+
+    Raises:
+        FileNotFoundError: the run has no such model.
+        ValueError: there is no graph for its kind.
+    """
+    folder = model_folder(run, task, role)
+    card, about = read_card(folder)
+    if card.kind not in GRAPHS or not card.reads_words:
+        what = f"the kind {card.kind}" if card.kind not in GRAPHS else "a model that reads no words"
+        raise ValueError(
+            f"{folder}: {what} has no graph; {', '.join(GRAPHS)} over words can be exported. Students learn "
+            "from such a teacher all the same: leave out --teachers"
+        )
+    types = read_word_types(run / "words")
+    encoder = load_encoder(card.encoder.name) if card.encoder else None
+    tuned = None
+    if card.encoder is not None and card.encoder.finetuned:
+        assert encoder is not None
+        tuned = TokenEncoder(encoder, layers=card.encoder.layers)
+    return TrainedModel(
+        name=f"{run.resolve().name}-{task}-{role}",
+        recipe=run.resolve().name,
+        card=card,
+        model=load_trained(folder, types, tuned),
+        types=types,
+        vectors=SubwordVectors.load(run / "words"),
+        encoder=encoder,
+        teacher=_teacher_of(run, task, role),
+        about=about,
+    )
+
+
 def write_bundle(
     place: Path,
-    model: nn.Module,
-    card: ModelCard,
-    vectors: SubwordVectors,
-    words: Sequence[str],
-    encoder: Encoder | None,
-    about: dict[str, Any],
+    trained: TrainedModel,
     *,
-    name: str,
-    recipe: str,
-    teacher: str | None = None,
-    precision: Precision = "fp32",
     quantisation: Quantisation | None = None,
     graph_of_encoder: Callable[[Any, Sequence[int]], onnx.ModelProto] = encoder_graph,
 ) -> Manifest:
     """Write all files of a bundle into an empty folder, without comparing it with torch.
 
     Args:
-        encoder: the one that the card names, with its trained weights if it was fine-tuned.
-        about: the fields of ``model.json`` beside the card: objective, seed, scores, corpus.
+        quantisation: what the manifest says of a bundle in int8; None for one in fp32.
     """
+    model, card, encoder, about = trained.model, trained.card, trained.encoder, trained.about
+    precision: Precision = "int8" if quantisation else "fp32"
     for file, graph in GRAPHS[card.kind].items():
         write_graph(place / file, graph(model, PRODUCTS[precision]))
     representation: Any = model.representation
     # Words with a vector of their own come along even where no sentence of the run has them.
     table = WordTable.fold(
-        vectors, representation.words.convolution(), words=dict.fromkeys([*words, *vectors.vocabulary])
+        trained.vectors,
+        representation.words.convolution(),
+        words=dict.fromkeys([*trained.types.words, *trained.vectors.vocabulary]),
     )
     projected = ProjectedWords.fold(table, *word_projection(representation), table_bytes=TABLE_BYTES)
     projected.save(place / WORDS)
@@ -239,7 +262,7 @@ def write_bundle(
     corpus = about.get("corpus")
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        name=name,
+        name=trained.name + "-int8" * (precision == "int8"),
         task=card.task,
         role=card.role,
         kind=cast(Kind, card.kind),
@@ -255,9 +278,9 @@ def write_bundle(
         quantisation=quantisation,
         corpus=None if corpus is None else CorpusName(corpus["name"], corpus["digest"]),
         provenance=Provenance(
-            recipe=recipe,
+            recipe=trained.recipe,
             objective=about.get("objective", "none"),
-            teacher=teacher,
+            teacher=trained.teacher,
             seed=about.get("seed"),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={"python": platform.python_version(), **_versions()},

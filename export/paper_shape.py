@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import structural_kd
-from export.model import tasks_of, write_bundle
+from export.model import TrainedModel, tasks_of, write_bundle
 from export.paper_encoder import PaperEncoder, Shape, paper_encoder_graph
 from export.write import new_bundle
 from structural_kd.manifest import TOKENIZER, Manifest
@@ -103,18 +103,20 @@ def write_paper_shape(run: Path, task: str, target: Path, shape: Shape) -> Manif
     tokenizer = paper_tokenizer(_test_sentences(run), shape)
     words = read_word_types(run / "words")
     vectors, types = _word_vectors(words, card, network, shape)
-    model = build_model(card, types).eval()
+    trained = TrainedModel(
+        name=f"{NAME}-{task}",
+        recipe=RANDOM,
+        card=card,
+        model=build_model(card, types).eval(),
+        types=types,
+        vectors=vectors,
+        encoder=Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions, RANDOM),  # type: ignore[arg-type]
+        about={"objective": RANDOM, "seed": SEED},
+    )
     with new_bundle(target) as place:
         manifest = write_bundle(
             place,
-            model,
-            card,
-            vectors,
-            types.words,
-            Encoder(NAME, RANDOM, network, tokenizer, shape.features, shape.positions, RANDOM),  # type: ignore[arg-type]
-            {"objective": RANDOM, "seed": SEED},
-            name=f"{NAME}-{task}",
-            recipe=RANDOM,
+            trained,
             graph_of_encoder=lambda encoder, layers: paper_encoder_graph(encoder, layers, tokenizer, shape),
         )
         structural_kd.load(place)

@@ -19,15 +19,15 @@ from typing import Never
 
 from loadtest import plan, report
 from loadtest.check import CheckError
-from loadtest.comparison import Comparison
 from loadtest.generator import GeneratorError, generating
+from loadtest.load_test import LoadTest
 from loadtest.machine import machine, now, versions
 from loadtest.markdown import page
 from loadtest.measurements import Conditions, Result, result_of
 from loadtest.processes import split_cores
 from loadtest.sentences import SentencesError, read_sentences
 from loadtest.server import SERVE, ServerError
-from loadtest.systems import KINDS, TASKS, BundleError, candidates
+from loadtest.systems import KINDS, TASKS, UnfitBundleError, candidates
 from structural_kd.files import write_whole
 
 PACKAGES = ("fastapi", "gunicorn", "locust", "numpy", "onnxruntime", "onnxruntime-gpu", "uvicorn")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)  # so that finally clauses stop the servers
     try:
         result = measure(options)
-    except (BundleError, SentencesError, ServerError, CheckError, GeneratorError) as error:
+    except (UnfitBundleError, SentencesError, ServerError, CheckError, GeneratorError) as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
     except (OSError, HTTPException) as error:  # a command that is not there, a folder that is read-only
@@ -76,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """Runs the whole load test. Raises BundleError, SentencesError and what `Comparison.run` raises."""
+    """Runs the whole load test. Raises UnfitBundleError, SentencesError and what `LoadTest.run` raises."""
     chosen = candidates(options.systems, options.given, options.task, run=options.texts.parent)
     sentences = read_sentences(options.texts)
     date, steps = now(), plan.QUICK if options.quick else plan.FULL
     server_core, generator_core = split_cores()
     with generating(generator_core) as generator:
-        comparison = Comparison(
+        load_test = LoadTest(
             plan=steps,
             texts=options.texts,
             sentences=sentences,
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace) -> Result:
             core=server_core,
             generator=generator,
         )
-        systems, skipped, settings = comparison.run(chosen)
+        systems, skipped, settings = load_test.run(chosen)
     conditions = Conditions(
         quick=options.quick,
         rounds=steps.rounds,

@@ -148,10 +148,6 @@ class Connection:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
-    @property
-    def is_open(self) -> bool:
-        return self._socket is not None
-
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()

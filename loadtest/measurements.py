@@ -76,7 +76,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class System:
+class MeasuredSystem:
     """One bundle of one task, and all that was measured of it so far.
 
     `key` is "student", "student-int8", "teacher" or "paper-shape"; `kind` and `precision` are the manifest's.
@@ -129,7 +129,7 @@ class Conditions:
 class Result:
     """A whole load test; `skipped` says what was left out, and why."""
 
-    systems: list[System]
+    systems: list[MeasuredSystem]
     conditions: Conditions
     skipped: list[str]
 

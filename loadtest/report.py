@@ -7,13 +7,13 @@ from typing import Any
 
 from loadtest.figure import BLUE, GREEN, PURPLE, VERMILION, as_svg, new_figure, plain_log_ticks
 from loadtest.markdown import bullets, table
-from loadtest.measurements import ClosedLoop, Result, Step, System
+from loadtest.measurements import ClosedLoop, MeasuredSystem, Result, Step
 from loadtest.plan import BATCH, SINGLE
 from loadtest.verdict import (
     REQUIRED,
     TASKS,
     TITLES,
-    Paper,
+    PaperTable7,
     by_task,
     figures,
     problems,
@@ -39,7 +39,7 @@ COLOURS: Mapping[str, str] = {
 
 def as_json(result: Result) -> dict[str, Any]:
     """Everything: the figures at the top level, then how they were judged, then every measurement."""
-    found, paper, wrong = figures(result), Paper(), problems(result)
+    found, paper, wrong = figures(result), PaperTable7(), problems(result)
     return {
         **found,
         "valid": not wrong,
@@ -94,7 +94,7 @@ def as_markdown(result: Result) -> str:
 
 def as_figure(result: Result) -> str:
     """Sentences a second with 32 a request, on a logarithmic scale, the paper's two beside ours; SVG."""
-    paper = Paper()
+    paper = PaperTable7()
     bars = [
         (f"{TASKS[task]}: {TITLES[key].lower()}", speed, COLOURS[key])
         for task, systems in by_task(result).items()
@@ -121,7 +121,7 @@ def as_figure(result: Result) -> str:
 
 def _ratios(result: Result) -> str:
     """The goals beside what was found in each task, and the paper's own ratio."""
-    paper, found = Paper(), figures(result)
+    paper, found = PaperTable7(), figures(result)
     papers = {"http_vs_paper_shape": paper.faster, "params_vs_paper_shape": paper.smaller}
     tasks = {task: task_figures(systems) for task, systems in by_task(result).items()}
     rows = [
@@ -141,11 +141,11 @@ def _ratios(result: Result) -> str:
     return table(("", *(TASKS[task] for task in tasks), "Paper", "Aim", "Met"), rows)
 
 
-def _table7(systems: Mapping[str, System]) -> str:
+def _table7(systems: Mapping[str, MeasuredSystem]) -> str:
     """Speed, size and accuracy of one task, the paper's own figures in the last two rows."""
-    paper, shape, teacher = Paper(), systems.get("paper-shape"), systems.get("teacher")
+    paper, shape, teacher = PaperTable7(), systems.get("paper-shape"), systems.get("teacher")
 
-    def against(system: System, other: System | None, size: int) -> str:
+    def against(system: MeasuredSystem, other: MeasuredSystem | None, size: int) -> str:
         return _times(ratio(system.speed(size), other.speed(size)) if other else None)
 
     rows = [
@@ -163,12 +163,12 @@ def _table7(systems: Mapping[str, System]) -> str:
         for key in TITLES
         if (system := systems.get(key))
     ]
-    for who, speed, faster, parameters, smaller in (
+    for role, speed, faster, parameters, smaller in (
         ("teacher", paper.teacher_speed, 1.0, paper.teacher_parameters, 1.0),
         ("student", paper.student_speed, paper.faster, paper.student_parameters, paper.smaller),
     ):
         speeds = (f"{speed:.2f}", _times(faster), NOTHING, NOTHING, NOTHING)
-        rows.append((f"Paper: {who}", *speeds, f"{parameters:.2f}", _times(smaller), NOTHING))
+        rows.append((f"Paper: {role}", *speeds, f"{parameters:.2f}", _times(smaller), NOTHING))
     headers = (
         "System",
         "Sentences/s, 32 a request",
@@ -213,8 +213,8 @@ STEP_COLUMNS: Mapping[str, Callable[[Step], str]] = {
 
 
 def _measurements(
-    systems: Iterable[System],
-    rows_of: Callable[[System], Sequence[Any]],
+    systems: Iterable[MeasuredSystem],
+    rows_of: Callable[[MeasuredSystem], Sequence[Any]],
     columns: Mapping[str, Callable[[Any], str]],
 ) -> str:
     """A row for each measurement, those with one sentence a request first."""
@@ -265,7 +265,7 @@ def _conditions(result: Result) -> Iterator[str]:
     yield "The paper: Wang et al. 2021, table 7 (case 2a, English CoNLL), on its own hardware."
 
 
-def _accuracy(system: System) -> str:
+def _accuracy(system: MeasuredSystem) -> str:
     """Test scores, or why there are none."""
     if not system.has_accuracy:
         return "none: random weights"

@@ -14,11 +14,11 @@ TASKS = ("ner", "parse")
 RANDOM_WEIGHTS = "random weights"  # what the provenance of a model says that was never trained
 
 
-class BundleError(ValueError):
+class UnfitBundleError(ValueError):
     """A bundle cannot be tested; the message names the file and the field."""
 
 
-class MissingBundleError(BundleError):
+class MissingBundleError(UnfitBundleError):
     """There is no bundle in a folder."""
 
 
@@ -39,7 +39,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Quantisation(BaseModel):
+class QuantisationLoss(BaseModel):
     """What 8 bits take away, in points by split and metric."""
 
     loss: dict[str, dict[str, float]] = {}
@@ -57,7 +57,7 @@ class Bundle(BaseModel, frozen=True):
     digest: str = ""
     provenance: dict[str, Any] = {}
     scores: dict[str, dict[str, float]] = {}
-    quantisation: Quantisation | None = None
+    quantisation: QuantisationLoss | None = None
 
     @property
     def served_as(self) -> str:
@@ -83,7 +83,7 @@ def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`.
 
     Raises:
-        BundleError: its manifest is missing (MissingBundleError) or lacks what is needed.
+        UnfitBundleError: its manifest is missing (MissingBundleError) or lacks what is needed.
     """
     path = folder / "manifest.json"
     try:
@@ -94,9 +94,9 @@ def read_bundle(folder: Path) -> Bundle:
         first = error.errors()[0]
         given = "" if first["type"] == "missing" else f", not {first['input']!r}"
         place = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{path}: field {place}: {first['msg']}{given}") from error
+        raise UnfitBundleError(f"{path}: field {place}: {first['msg']}{given}") from error
     except (OSError, ValueError, TypeError) as error:
-        raise BundleError(f"{path}: not a JSON manifest: {error}") from error
+        raise UnfitBundleError(f"{path}: not a JSON manifest: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,14 @@ def candidates(
         run: for the command that is named where a bundle is missing.
 
     Raises:
-        BundleError: a bundle is missing or cannot be used, or two are of the same system and task.
+        UnfitBundleError: a bundle is missing or cannot be used, or two are of the same system and task.
     """
     found: dict[tuple[str, str], Bundle] = {}
     for key in keys:
         for folder in given.get(key, ()):
             bundle = _read(key, folder, keys, run)
             if (bundle.task, key) in found:
-                raise BundleError(f"{folder}: a second {key} for the task {bundle.task}")
+                raise UnfitBundleError(f"{folder}: a second {key} for the task {bundle.task}")
             found[bundle.task, key] = bundle
     wanted = sorted({task for task, _ in found}) if found else list(tasks)
     for task in wanted:
@@ -137,11 +137,11 @@ def candidates(
             if (task, key) in found:
                 continue
             if given.get(key):
-                raise BundleError(f"no {key} for the task {task}: give its folder with --{key} too")
+                raise UnfitBundleError(f"no {key} for the task {task}: give its folder with --{key} too")
             folder = Path(KINDS[key].folder.format(task=task))
             bundle = _read(key, folder, keys, run)
             if bundle.task != task:
-                raise BundleError(f"{folder}: its task is {bundle.task}, expected {task}")
+                raise UnfitBundleError(f"{folder}: its task is {bundle.task}, expected {task}")
             found[task, key] = bundle
     return [Candidate(key, found[task, key]) for task in wanted for key in keys]
 

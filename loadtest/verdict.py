@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from loadtest.measurements import ClosedLoop, Result, Step, System
+from loadtest.measurements import ClosedLoop, MeasuredSystem, Result, Step
 from loadtest.plan import BATCH, SINGLE
 
 BUSY = 0.85  # share of a core: beyond it a generator may be what limits a figure
@@ -28,7 +28,7 @@ TASKS: Mapping[str, str] = {"ner": "Named entities", "parse": "Dependency trees"
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class PaperTable7:
     """Wang et al. 2021, table 7: case 2a on the English CoNLL test set, on their hardware."""
 
     teacher_speed: float = 27.76  # sentences a second
@@ -76,15 +76,15 @@ def ratio(one: float, other: float) -> float | None:
     return one / other if other else None
 
 
-def by_task(result: Result) -> dict[str, dict[str, System]]:
+def by_task(result: Result) -> dict[str, dict[str, MeasuredSystem]]:
     """The systems by task and key."""
-    found: dict[str, dict[str, System]] = {}
+    found: dict[str, dict[str, MeasuredSystem]] = {}
     for system in result.systems:
         found.setdefault(system.task, {})[system.key] = system
     return found
 
 
-def task_figures(systems: Mapping[str, System]) -> dict[str, float]:
+def task_figures(systems: Mapping[str, MeasuredSystem]) -> dict[str, float]:
     """The figures of `REQUIRED` for one task; those whose systems were not measured are left out."""
     student, shape, teacher = (systems.get(key) for key in ("student", "paper-shape", "teacher"))
     int8 = systems.get("student-int8")

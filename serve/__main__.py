@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from serve.models.discovery import StartError, find_bundles
-from serve.process.master import Server, prepare
+from serve.process.master import GunicornServer, prepare
 from serve.settings import Settings
 
 USAGE_ERROR = 2
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"serve: {error}", file=sys.stderr)
         return USAGE_ERROR
-    Server(prepare(settings)).run()
+    GunicornServer(prepare(settings)).run()
     return 0
 
 

@@ -11,7 +11,6 @@ from structural_kd.labels import bioes_constraints, split_tag
 from structural_kd.trees import FORBIDDEN, RelativeLabel, are_trees, maximum_spanning_trees
 
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Scores = NDArray[np.floating[Any]]
 
 

@@ -69,11 +69,6 @@ class ProjectedWords:
         """Values in a projected row, G."""
         return len(self.bias)
 
-    @property
-    def cached_words(self) -> int:
-        """Words outside of the table whose projected rows are kept at the moment."""
-        return self._cached.cache_info().currsize
-
     @classmethod
     def fold(
         cls, table: WordTable, weight: FloatArray, bias: FloatArray, *, table_bytes: int | None = None

@@ -203,7 +203,7 @@ def test_the_ports_of_image_pod_probes_and_service_are_one() -> None:
     assert [each["port"] for each in rule["ports"]] == [port["name"]]
 
 
-def test_what_is_probed_and_scraped_is_there() -> None:
+def test_probed_and_scraped_paths_exist() -> None:
     deployment = manifest("base/deployment.yaml")
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     paths = {container(deployment)[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness")}
@@ -254,7 +254,7 @@ def test_the_image_s_command_leaves_time_to_drain() -> None:
     assert int(timeout) > needed + MASTER_SECONDS
 
 
-def test_a_pod_can_write_to_its_temporary_folder_only_and_is_nobody() -> None:
+def test_a_pod_can_write_to_its_temporary_folder_only_and_is_not_root() -> None:
     deployment = manifest("base/deployment.yaml")
     user = pod(deployment)["securityContext"]
     assert user["runAsNonRoot"] is True

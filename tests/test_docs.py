@@ -137,7 +137,7 @@ def test_the_settings_in_the_comments_of_the_paper_s_recipes_are_valid(path: Pat
         load_recipe(path, [(quoted or plain).rstrip(".")])
 
 
-def test_the_example_prints_what_the_page_says() -> None:
+def test_the_example_prints_the_output_on_the_page() -> None:
     assert [example()[1]] == blocks("text")
 
 

@@ -91,7 +91,7 @@ def url(bundles: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def test_the_student_over_http_has_learnt_what_the_corpus_says(url: str) -> None:
+def test_the_student_over_http_gives_the_labels_of_the_corpus(url: str) -> None:
     right = total = 0
     for number in range(48, 56):
         rows = sentence(number)

@@ -65,7 +65,7 @@ def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[st
 
 
 def prepare(recipe: Recipe, out: Path, cache: Path | None = None, *, quiet: bool = False) -> Experiment:
-    """Splits, word types and encoder features: made by the first who asks, read by the others."""
+    """Splits, word types and encoder features: made by the first process, read by the others."""
     accelerator = _accelerator(recipe)
     splits = load_splits(recipe)
     if not quiet:
@@ -215,12 +215,12 @@ def _check_gold(recipe: Recipe, splits: Splits) -> None:
         groups: dict[str, int | None] = {splits.name: None}
         if settings.monolingual_teachers:
             groups = {corpus: place for place, corpus in enumerate(splits.corpora)}
-        for (who, corpus), (split, numbers) in product(groups.items(), needed.items()):
+        for (source, corpus), (split, numbers) in product(groups.items(), needed.items()):
             own = numbers if corpus is None else splits.of_corpus(numbers, corpus)
             if not any(task.has_gold(sentence) for sentence in splits.select(own)):
                 what = {"ner": "entities", "parse": "trees with relations"}[name]
                 raise RecipeError(
-                    f"tasks.{name}: no {split} sentence of {who} has {what}; "
+                    f"tasks.{name}: no {split} sentence of {source} has {what}; "
                     "give the corpus that annotation, or leave the task out"
                 )
 

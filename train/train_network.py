@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,44 @@ from train.models.card import build_model, save_trained
 from train.models.encoders import TokenEncoder
 from train.network import CHECKPOINT, Network
 from train.structs import StructuredDistribution
-from train.tasks import TrainingTask
 from train.trainer import fit
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The sentences that a network does not learn from, by their numbers.
+
+    Args:
+        dev: they choose the weights that are kept.
+        tested: the splits it is scored on, by name; those without gold or references are left out.
+        references: the teachers' predictions, where dev has no gold.
+    """
+
+    dev: Sequence[int]
+    tested: Mapping[str, Sequence[int]]
+    references: Mapping[int, Sentence] = field(default_factory=dict)
 
 
 def train_network(
     experiment: Experiment,
-    task: TrainingTask,
     network: Network,
     data: TrainingSet,
     loss: Callable[[StructuredDistribution, TrainingBatch, float], Tensor],
+    held_out: HeldOut,
     *,
-    dev: Sequence[int],
-    tested: Mapping[str, Sequence[int]],
-    references: Mapping[int, Sentence],
     about: Mapping[str, Any],
     live_encoder: TokenEncoder | None = None,
 ) -> nn.Module:
     """Train a network by its dev score, and write it with its scores.
 
     Args:
-        dev: the sentences that choose the weights that are kept.
-        tested: the splits it is scored on, by name; those without gold or references are left out.
-        references: the teachers' predictions, where dev has no gold.
         about: what is written beside the card and the scores.
         live_encoder: the encoder that is fine-tuned with the rest.
     """
+    task, references = data.task, held_out.references
 
     def dev_score(model: nn.Module) -> float:
-        return main_score(task, evaluate(experiment, task, model, dev, references).scores)
+        return main_score(task, evaluate(experiment, task, model, held_out.dev, references).scores)
 
     torch.manual_seed(network.seed)
     model = build_model(network.card, experiment.dataset.types, live_encoder).to(experiment.device)
@@ -60,7 +70,10 @@ def train_network(
         encoder_learning_rate=choice.learning_rate if choice else None,
     )
     seconds = time.perf_counter() - start
-    found = {name: evaluate(experiment, task, model, numbers, references) for name, numbers in tested.items()}
+    found = {
+        name: evaluate(experiment, task, model, numbers, references)
+        for name, numbers in held_out.tested.items()
+    }
     # Beside the scores what they come from, sentence by sentence, for tests of significance between models.
     counts = {name.replace("/", "-"): f.counts for name, f in found.items() if f.counts is not None}
     np.savez_compressed(network.folder / "counts.npz", allow_pickle=False, **counts)

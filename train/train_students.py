@@ -22,7 +22,7 @@ from train.progress import log
 from train.recipe import Recipe
 from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
-from train.train_network import train_network
+from train.train_network import HeldOut, train_network
 from train.train_teachers import TrainedTeachers
 
 
@@ -93,13 +93,10 @@ def train_student(
     epoch = _epoch(labelled, unlabelled, distillation.unlabelled_share)
     train_network(
         experiment,
-        task,
         network,
         TrainingSet(experiment.dataset, task, epoch, experiment.device, read_targets=read_targets),
         partial(distillation_loss, settings=loss),
-        dev=splits.dev,
-        tested={"dev": splits.dev, **tested_splits(experiment, task)},
-        references=supervision.references,
+        HeldOut(splits.dev, {"dev": splits.dev, **tested_splits(experiment, task)}, supervision.references),
         about={
             "objective": objective,
             "case": case_of(supervision.teachers.kinds, kind),

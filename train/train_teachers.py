@@ -32,7 +32,7 @@ from train.network import Network
 from train.progress import log
 from train.recipe import RecipeError, Teacher
 from train.tasks import TASKS, TrainingTask
-from train.train_network import train_network
+from train.train_network import HeldOut, train_network
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,10 @@ def _trained(experiment: Experiment, task: TrainingTask, member: _Member) -> nn.
         log(f"{network.title}: {crossing} of {len(gold)} trees have crossing arcs and are left out")
     return train_network(
         experiment,
-        task,
         network,
         TrainingSet(experiment.dataset, task, lambda _: numbers, experiment.device, encoded=True),
         gold_loss,
-        dev=member.dev,
-        tested={"dev": splits.dev, "test": splits.test},
-        references={},
+        HeldOut(member.dev, {"dev": splits.dev, "test": splits.test}),
         about={"objective": "none", "labelled": len(numbers), "unlabelled": 0},
         live_encoder=live,
     )

@@ -20,7 +20,7 @@ from benchmarks.chaos.setup import Setup, progress
 from loadtest.processes import busy_cores
 from loadtest.sentences import read_sentences
 from loadtest.server import ServerError
-from loadtest.systems import BundleError
+from loadtest.systems import UnfitBundleError
 
 LOOK_SECONDS = 1.0  # at the machine, before each scenario
 BUSY_CORES = 0.1  # other work beyond this disturbs the figures
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, scenarios: Mapping[str, Scenario] = SCENARI
         busy, start = busy_cores(LOOK_SECONDS), time.monotonic()
         try:
             findings = scenario.measure(setup)
-        except (BundleError, ServerError, ScenarioError) as error:
+        except (UnfitBundleError, ServerError, ScenarioError) as error:
             print(f"chaos: {name}: not measured: {error}", file=sys.stderr)
             unmeasured += 1
             continue

@@ -35,7 +35,7 @@ class Setup:
         `settings` are by their names without SERVE_.
 
         Raises:
-            BundleError, ServerError: a bundle cannot be used, or the server gives no answers.
+            UnfitBundleError, ServerError: a bundle cannot be used, or the server gives no answers.
         """
         linked = {task: read_bundle(self.bundles / task).folder for task in TASKS} if bundles is None else {}
         with serving(

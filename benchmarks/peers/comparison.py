@@ -10,7 +10,7 @@ from benchmarks.peers import figure, report
 from benchmarks.peers.measure import scores, speeds
 from benchmarks.peers.system import System, require_gold
 from benchmarks.peers.systems import crfsuite, ours, spacy_pipeline, udpipe
-from benchmarks.peers.training import TrainingError, trained
+from benchmarks.peers.training import PeerTrainingError, trained
 from loadtest.machine import machine, now, versions
 from structural_kd.files import write_whole
 from train.corpora import Corpus, CorpusError, load_corpus
@@ -29,7 +29,7 @@ def run(
         training = {name: trained(name, corpus, corpus_name, run) for name in systems}
         if not only_train:
             write(compare(systems, corpus, run, training, rounds), out)
-    except (CorpusError, TrainingError, RecipeError, OSError, RuntimeError, ValueError) as error:
+    except (CorpusError, PeerTrainingError, RecipeError, OSError, RuntimeError, ValueError) as error:
         print(f"peers: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,7 +44,7 @@ def compare(
     run: Path,
     training: Mapping[str, Mapping[str, Any]],
     rounds: int,
-) -> report.Comparison:
+) -> report.PeerResults:
     """Accuracy and speed of all systems."""
     systems = load(names, run, corpus)
     texts = [sentence.words for sentence in corpus.test]
@@ -53,7 +53,7 @@ def compare(
         print(f"accuracy: {system.title}", flush=True)
         points[name] = scores(system.read(system.annotate(texts)), corpus.test)
     speed = speeds(systems, texts, rounds=rounds)
-    return report.Comparison(
+    return report.PeerResults(
         systems={
             name: report.Measured(each.title, each.parameters, each.size, points[name], speed[name])
             for name, each in systems.items()
@@ -91,7 +91,7 @@ def load(names: Sequence[str], run: Path, corpus: Corpus) -> dict[str, System]:
     return {name: found[name] for name in report.ORDER if name in found}
 
 
-def write(result: report.Comparison, out: Path) -> None:
+def write(result: report.PeerResults, out: Path) -> None:
     """Write the report and print it."""
     markdown = report.as_markdown(result)
     write_whole(out / "peers.json", json.dumps(report.as_json(result), indent=1, ensure_ascii=False) + "\n")

@@ -45,7 +45,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PeerResults:
     """All systems by name, and under which conditions they were measured.
 
     students: their seed, encoder and vectors; None where they are not among the systems.
@@ -90,7 +90,7 @@ def figures(systems: Mapping[str, Measured]) -> dict[str, float]:
     return {key: found[key] for key in dict.fromkeys([*REQUIRED, *found]) if key in found}
 
 
-def as_json(result: Comparison) -> dict[str, Any]:
+def as_json(result: PeerResults) -> dict[str, Any]:
     """Everything, the figures at the top level."""
     found = figures(result.systems)
     systems = {
@@ -115,7 +115,7 @@ def as_json(result: Comparison) -> dict[str, Any]:
     return {**rounded, "required": required, **asdict(result), "systems": systems}
 
 
-def as_markdown(result: Comparison) -> str:
+def as_markdown(result: PeerResults) -> str:
     """The figures, the table and how it was measured."""
     compared = []
     for key, value in figures(result.systems).items():
@@ -156,7 +156,7 @@ def _shown(value: float | None, form: str, unit: float = 1) -> str:
     return "" if value is None else format(value / unit, form)
 
 
-def remarks(result: Comparison) -> list[str]:
+def remarks(result: PeerResults) -> list[str]:
     """How this was measured, a sentence or two each."""
     lines = [
         f"Test split of `{result.corpus}`: {result.sentences:,} sentences, {result.tokens:,} tokens, given "

@@ -21,7 +21,7 @@ RECIPE = PROJECT / "recipes" / "peers.yaml"
 STAMP = "trained.json"
 
 
-class TrainingError(RuntimeError):
+class PeerTrainingError(RuntimeError):
     """A system could not be trained, or was trained on another corpus; the message has the remedy."""
 
 
@@ -49,7 +49,7 @@ def _train_ours(corpus: Corpus, source: str, folder: Path) -> None:
         command.append("--resume")
     ended = subprocess.run(command, cwd=PROJECT).returncode
     if ended:
-        raise TrainingError(f"{RECIPE}: training ended with status {ended}; see above")
+        raise PeerTrainingError(f"{RECIPE}: training ended with status {ended}; see above")
 
 
 def _train_udpipe(corpus: Corpus, source: str, folder: Path) -> None:
@@ -73,14 +73,14 @@ def trained(name: str, corpus: Corpus, source: str, run: Path) -> dict[str, Any]
     training took, whether it had been stopped before, the version of the library, the machine and the date.
 
     Raises:
-        TrainingError: training failed, or the system there was trained on another corpus.
+        PeerTrainingError: training failed, or the system there was trained on another corpus.
     """
     trainer, folder = TRAINERS[name], run / name
     file, digest = folder / STAMP, corpus_digest(corpus)
     if file.is_file():
         stamp: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if stamp["digest"] != digest:
-            raise TrainingError(
+            raise PeerTrainingError(
                 f"{file}: trained on another {stamp['corpus']}; delete {folder} to train it anew"
             )
         return stamp

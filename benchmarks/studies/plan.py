@@ -37,7 +37,7 @@ class Comparison(_Section):
     ours: str
     theirs: str
     claim: str
-    """The key of the claim that it bears on; see ``Study.claims``."""
+    """The key of its claim in ``Study.claims``."""
     rows: list[str] | None = None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.studies.rows import JobResult, ResultRow, Results, is_current
 from benchmarks.studies.runs import StudentJob, StudyRun
-from benchmarks.studies.work import teach_run, train_one
+from benchmarks.studies.work import train_one, train_run_teachers
 from train.progress import progress_bar
 from train.run import USER_ERRORS, end_with
 from train.tasks import TASKS
@@ -103,7 +103,7 @@ def run_jobs(
         while queue:
             while len(futures) < processes and (job := queue.next()) is not None:
                 if isinstance(job, str):
-                    future = pool.submit(teach_run, runs[job], out, job in measured)
+                    future = pool.submit(train_run_teachers, runs[job], out, job in measured)
                 else:
                     future = pool.submit(train_one, runs[job.run], out, job)
                 futures[future] = job

@@ -196,7 +196,7 @@ def _difference(
 
 
 def differences_of(claim: str, tables: Sequence[FilledTable]) -> list[Difference]:
-    """The differences that bear on a claim."""
+    """The differences of a claim."""
     return [d for table in tables for d in table.differences if d.comparison.claim == claim]
 
 

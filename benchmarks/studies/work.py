@@ -1,4 +1,4 @@
-"""What a worker of a study does: have a run's teachers trained, or train one student."""
+"""The jobs of a study's worker: train a run's teachers, or one student."""
 
 import os
 import time
@@ -31,8 +31,8 @@ _supervised: dict[str, Supervised] = {}
 """What this worker has read, by run, the oldest first: the next student of a run starts at once."""
 
 
-def teach_run(run: StudyRun, out: Path, is_measured: bool) -> JobResult:
-    """Train the teachers of a run, unless another run has had them trained, and have their targets stored.
+def train_run_teachers(run: StudyRun, out: Path, is_measured: bool) -> JobResult:
+    """Train the teachers of a run, unless another run has had them trained, and store their targets.
 
     Args:
         out: the folder of the study's runs.

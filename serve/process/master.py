@@ -32,7 +32,7 @@ def prepare(settings: Settings) -> Settings:
     if settings.api_keys is None and not _is_loopback(settings.host):
         log.warning(
             "NO API KEYS: everybody who reaches %s:%d can use this server; give --api-keys FILE, or keep it "
-            "behind something that asks who comes",
+            "behind a proxy that authenticates clients",
             settings.host,
             settings.port,
         )
@@ -89,7 +89,7 @@ class Master(Arbiter):  # type: ignore[misc]
                 log.error("another worker failed to boot as well")
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class GunicornServer(BaseApplication):  # type: ignore[misc]
     """The server of `python -m serve`."""
 
     def __init__(self, settings: Settings) -> None:

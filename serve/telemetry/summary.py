@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-STAGES = ("read", "segment", "queue", "engine", "write")
-"""Parts of a request's time: body and JSON, tokens of raw texts, waiting, the model, making the answer."""
-
 _KEY = "serve.request_summary"
 
 
 @dataclass(slots=True)
 class RequestSummary:
-    """`stages` are seconds by the names of STAGES; `code` is that of the problem that answered the request.
+    """`code` is that of the problem that answered the request.
+
+    `stages` are seconds by part of the request's time: read (body and JSON), segment (tokens of raw texts),
+    queue (waiting), engine (the model), write (making the answer).
 
     `path` is the route's, which holds nothing that a user wrote; `failure` is the type of an unexpected
     exception.

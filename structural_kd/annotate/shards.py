@@ -4,6 +4,7 @@ While a run lasts, its results lie in the folder ``FILE.parts``: shards, each wr
 ``state.json``, which says how much of the input is in them. A killed run loses no more than one shard.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -43,7 +44,8 @@ class Shards:
         resume: go on with what an interrupted run left, or begin where there is nothing.
 
     Raises:
-        ResumeError: there is an interrupted run and `resume` is not asked for, or it cannot be gone on with.
+        ResumeError: there is an interrupted run and `resume` is not asked for, or it cannot be gone on with,
+            or it is not interrupted at all.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
@@ -62,6 +64,12 @@ class Shards:
                 f"{path}: complete, there is no {self._folder.name}; leave out --resume to annotate again"
             )
         self._folder.mkdir(exist_ok=True)
+        self._lock = (self._folder / "lock").open("wb")  # held until the file is closed or the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ResumeError(f"{self._folder}: another run is writing it; wait for it or stop it") from None
         self._shards = self._bytes = 0  # finished ones, and what they hold
         self._results: list[bytes] = []  # of the unfinished one
         self.progress = self._found() if self._state.exists() else Progress()
@@ -87,6 +95,7 @@ class Shards:
         """Leaves the finished shards to a run that goes on; without any there is nothing to leave."""
         if not self._shards:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.close()
 
     def _shard(self, number: int) -> Path:
         return self._folder / f"{number:05}"

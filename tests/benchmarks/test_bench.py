@@ -44,7 +44,7 @@ def test_contestants_take_turns_and_the_slower_one_has_the_larger_median(turn_se
         assert order == ["a", "b"] * 4
 
 
-def test_the_table_says_what_is_met_and_what_is_missed() -> None:
+def test_the_table_has_met_and_missed_figures() -> None:
     required = {"slow": ("at least", 2.0), "fast": ("under", 3.0)}
     lines = table({"slow": 1.5, "fast": 2.0, "cores": 2}, required).splitlines()
     assert "at least 2: MISSED" in lines[0]

@@ -10,7 +10,7 @@ import pytest
 
 import structural_kd
 from export.__main__ import main
-from export.model import GRAPHS, export_model, write_bundle
+from export.model import GRAPHS, TrainedModel, export_model, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
 from export.write import new_bundle, write_manifest
 from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
@@ -173,7 +173,7 @@ def test_a_teacher_is_a_bundle_of_the_same_kind_with_its_encoder(tmp_path, kind,
     tuned = TokenEncoder(encoder, layers=use.layers) if finetuned else None
     built = model(described, encoder=tuned)
     (tmp_path / "teacher").mkdir()
-    write_bundle(tmp_path / "teacher", built, described, vectors(), WORDS, encoder, {}, name="t", recipe="r")
+    write_bundle(tmp_path / "teacher", TrainedModel("t", "r", described, built, types(), vectors(), encoder))
     predictor = structural_kd.load(tmp_path / "teacher")
     on_random_inputs(built, predictor, count=50)
     # Longer than the encoder's positions: several windows.

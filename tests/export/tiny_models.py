@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from export.model import write_bundle
+from export.model import TrainedModel, write_bundle
 from structural_kd.labels import bioes_labels
 from structural_kd.words import SubwordVectors
 from train.models.card import ModelCard, build_model, save_trained
@@ -73,7 +73,9 @@ def bundle_of(folder: Path, kind: str, **changes: Any) -> Any:
     built = model(described)
     folder.mkdir(parents=True)
     about = {"objective": "structural", "seed": 1, "scores": {"dev": {"f1": 80.0}}}
-    write_bundle(folder, built, described, vectors(), WORDS, None, about, name=f"tiny-{kind}", recipe="tiny")
+    write_bundle(
+        folder, TrainedModel(f"tiny-{kind}", "tiny", described, built, types(), vectors(), about=about)
+    )
     return built
 
 

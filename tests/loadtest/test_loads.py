@@ -157,7 +157,7 @@ def test_a_server_that_never_answers_is_given_up_on() -> None:
     assert [each.failure for each in exchanges] == ["timeout"] * 2
 
 
-def test_a_port_where_nobody_listens_is_refused_and_the_loop_ends_when_told() -> None:
+def test_a_closed_port_refuses_and_the_loop_ends_when_asked() -> None:
     requests = iter([REQUEST] * 3)
     address = ("127.0.0.1", free_port())
     [exchange] = closed_loop(address, requests, connections=1, until=lambda: True).exchanges
@@ -165,7 +165,7 @@ def test_a_port_where_nobody_listens_is_refused_and_the_loop_ends_when_told() ->
     assert not exchange.sent
 
 
-def test_a_client_makes_a_new_connection_after_as_many_requests_as_it_was_told() -> None:
+def test_a_client_makes_a_new_connection_after_its_number_of_requests() -> None:
     ports: list[int] = []
     with listening(answering(*[ANSWER] * 10), ports) as address:
         load = closed_loop(address, iter([REQUEST] * 6), connections=1, requests_a_connection=2)
@@ -223,6 +223,12 @@ def test_a_latency_counts_from_the_intended_time_when_connections_are_the_bottle
 def test_requests_that_wait_for_a_connection_go_on_when_it_breaks() -> None:
     load = opened(answering(b""), 4, most_connections=1)
     assert [each.failure for each in load.exchanges] == ["reset"] * 4
+
+
+def test_requests_that_wait_for_a_connection_end_when_the_port_is_closed() -> None:
+    address = ("127.0.0.1", free_port())
+    load = open_loop(address, repeat(REQUEST), [0.0] * 4, seconds=0.0, most_connections=1)
+    assert [each.failure for each in load.exchanges] == ["refused"] * 4
 
 
 def test_a_busy_generator_makes_its_figures_invalid() -> None:

@@ -189,7 +189,7 @@ def test_ctrl_c_stops_the_server_and_says_so(tmp_path: Path) -> None:
         os.kill(server, 0)
 
 
-def test_what_is_missing_is_an_error_that_says_what_to_do(
+def test_missing_inputs_are_errors_that_name_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     big, small = make_bundle(tmp_path / "big"), make_bundle(tmp_path / "small")

@@ -20,7 +20,7 @@ from loadtest.plan import OpenPlan, StepPlan, Window, WindowClock
 from loadtest.processes import CpuShares
 from loadtest.sentences import SentencesError, evenly_mixed, read_sentences, requests_of, van_der_corput
 from loadtest.server import Server, ServerError, serving
-from loadtest.systems import KINDS, Bundle, BundleError, MissingBundleError, candidates, read_bundle
+from loadtest.systems import KINDS, Bundle, MissingBundleError, UnfitBundleError, candidates, read_bundle
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 FAKE_COMMAND = (sys.executable, str(FAKE_SERVER))
@@ -105,7 +105,7 @@ def test_a_manifest_that_lacks_something_is_an_error_that_names_the_field(
     tmp_path: Path, content: str, message: str
 ) -> None:
     (tmp_path / "manifest.json").write_text(content, encoding="utf-8")
-    with pytest.raises(BundleError, match=message) as caught:
+    with pytest.raises(UnfitBundleError, match=message) as caught:
         read_bundle(tmp_path)
     assert "manifest.json" in str(caught.value)
 
@@ -163,13 +163,13 @@ def test_a_missing_bundle_is_an_error_that_names_the_command_that_makes_it(usual
 
 def test_two_bundles_of_one_system_and_task_are_refused(usual: Path) -> None:
     two = [make_bundle(usual / name, name=name) for name in ("one", "two")]
-    with pytest.raises(BundleError, match="a second student for the task ner"):
+    with pytest.raises(UnfitBundleError, match="a second student for the task ner"):
         candidates(["student"], {"student": two}, ["ner"], run=Path("runs/a"))
 
 
 def test_a_bundle_of_another_task_than_its_folder_says_is_refused(usual: Path) -> None:
     make_bundle(usual / "bundles" / "ner-int8", task="parse")
-    with pytest.raises(BundleError, match="its task is parse, expected ner"):
+    with pytest.raises(UnfitBundleError, match="its task is parse, expected ner"):
         candidates(["student-int8"], {}, ["ner"], run=Path("runs/a"))
 
 
@@ -179,7 +179,7 @@ def test_a_task_for_which_one_system_is_given_and_another_is_not_is_refused(usua
         "teacher": [usual / "bundles/teachers/ner"],
     }
     with pytest.raises(
-        BundleError, match="no teacher for the task parse: give its folder with --teacher too"
+        UnfitBundleError, match="no teacher for the task parse: give its folder with --teacher too"
     ):
         candidates(["student", "teacher"], given, ["ner"], run=Path("runs/a"))
 
@@ -224,7 +224,7 @@ def test_a_server_that_is_never_ready_is_an_error() -> None:
         raise AssertionError("it cannot be ready")
 
 
-def test_a_table_escapes_what_would_end_a_cell_and_a_page_what_would_be_html() -> None:
+def test_a_table_escapes_pipes_and_a_page_html() -> None:
     assert "a\\|b" in table(["x"], [["a|b"]])
     shown = page("<T>", table(["", "n"], [["<script>", "1"]]))
     assert "<script>" not in shown
@@ -270,7 +270,7 @@ def test_failures_of_a_closed_loop_count_whenever_they_happen() -> None:
     assert (row.requests, row.sentences, row.tokens, row.sentences_per_second) == (2, 2, 20, 1.0)
 
 
-def test_a_step_counts_what_was_to_arrive_in_it_from_the_time_it_was_to_arrive() -> None:
+def test_a_step_counts_requests_by_their_intended_times() -> None:
     exchanges = [
         answered(0.5, 0.6),  # before the window
         replace(answered(1.2, 1.25), intended=1.0),  # sent late: 250 ms

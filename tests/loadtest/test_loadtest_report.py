@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtest import report
-from loadtest.measurements import ClosedLoop, Conditions, Latency, Result, Step, System, result_of
+from loadtest.measurements import ClosedLoop, Conditions, Latency, MeasuredSystem, Result, Step, result_of
 from loadtest.verdict import REQUIRED, figures, problems, remarks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,7 +76,7 @@ def step(speed: float, size: int, share: float, **changes: Any) -> Step:
     return replace(whole, **changes)
 
 
-def system(key: str, task: str, **changes: Any) -> System:
+def system(key: str, task: str, **changes: Any) -> MeasuredSystem:
     batch, single = SPEEDS[key][task]
     steps = [step(speed, size, share) for size, speed in ((1, single), (32, batch)) for share in SHARES]
     if key == "student":
@@ -87,7 +87,7 @@ def system(key: str, task: str, **changes: Any) -> System:
             for each in steps
         ]
     random = key == "paper-shape"
-    whole = System(
+    whole = MeasuredSystem(
         key=key,
         task=task,
         name=f"made-up-{task}-{key}",
@@ -195,7 +195,7 @@ def test_figures_of_systems_that_were_not_measured_are_absent(keys: list[str], e
     assert "Conditions" in report.as_markdown(result)
 
 
-def test_a_figure_that_misses_its_target_is_said_to_and_is_no_problem() -> None:
+def test_a_figure_that_misses_its_goal_is_marked_and_makes_nothing_invalid() -> None:
     slow = with_step(made_up(), "student", 0.5, latency=Latency(5.0, 10.0, 15.5))
     required = report.as_json(slow)["required"]
     assert required["p99_ms_at_half"] == {
@@ -236,7 +236,7 @@ def test_the_targets_are_those_that_were_set() -> None:
         ({"generator_cpu": 0.86}, "the generator was the bottleneck, it used 86% of its core"),
     ],
 )
-def test_what_makes_figures_invalid_is_said_first_and_names_the_measurement(
+def test_the_report_begins_with_problems_that_name_the_measurement(
     changes: dict[str, Any], said: str
 ) -> None:
     result = with_first_row(made_up(), "student", **changes)
@@ -288,7 +288,7 @@ def test_a_system_that_answered_nothing_gives_no_ratio() -> None:
     assert json.dumps(report.as_json(broken), allow_nan=False)
 
 
-def test_remarks_tell_what_a_reader_has_to_know() -> None:
+def test_remarks_name_rough_figures_and_shared_cores() -> None:
     assert remarks(made_up(["student"])) == []
     result = replace(
         made_up(["paper-shape", "student"], ["ner"], quick=True, generator_cores=[0]),

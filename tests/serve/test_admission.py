@@ -123,7 +123,7 @@ def test_a_sentence_that_is_too_long_is_refused_even_when_the_engine_is_held(hel
     assert not engine.runs
 
 
-def test_a_request_whose_time_is_up_is_told_and_gives_its_places_to_others(held: Held) -> None:
+def test_a_request_whose_time_is_up_gets_504_and_gives_its_places_to_others(held: Held) -> None:
     engine, client = held
     with connect(client) as first, connect(client) as late, connect(client) as other:
         first.sendall(request(1))

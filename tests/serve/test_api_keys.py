@@ -54,7 +54,7 @@ def test_a_key_opens_as_bearer_or_in_its_own_header_and_names_its_client(file: P
         (None, "\xff\ud800"),
     ],
 )
-def test_no_key_a_wrong_key_and_what_is_no_key_open_nothing(
+def test_no_key_a_wrong_key_and_a_malformed_key_open_nothing(
     file: Path, authorization: str | None, x_api_key: str | None
 ) -> None:
     assert load(file, f"shop:{KEY}").name_of(authorization, x_api_key) is None
@@ -136,7 +136,7 @@ def test_a_valid_key_lets_in(guarded: Client, headers: dict[str, str]) -> None:
         {"X-API-Key": "ключ".encode()},
     ],
 )
-def test_without_a_valid_key_nothing_is_told(guarded: Client, headers: dict[str, Any]) -> None:
+def test_without_a_valid_key_an_answer_has_no_information(guarded: Client, headers: dict[str, Any]) -> None:
     for method, path in (
         ("POST", "/ner"), ("POST", "/parse"), ("POST", "/ner/stream"), ("GET", "/models"), ("GET", "/info"),
         ("GET", "/metrics"), ("GET", "/nowhere"), ("DELETE", "/ner"),

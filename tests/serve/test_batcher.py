@@ -63,7 +63,7 @@ async def release(engine: Engine, *jobs: Job) -> list[Any]:
     return [await job.answers for job in jobs]
 
 
-async def test_an_idle_engine_runs_at_once_what_comes() -> None:
+async def test_an_idle_engine_runs_a_new_sentence_at_once() -> None:
     engine = Engine()
     answers = await Batcher(engine, BOUNDS).submit([words(3), words(2, "v")]).answers
     assert answers == [("w", "w", "w"), ("v", "v")]
@@ -87,7 +87,7 @@ async def test_a_run_has_no_more_tokens_than_its_budget() -> None:
     assert sum(map(len, engine.runs)) == 16
 
 
-async def test_what_runs_together_is_of_similar_length() -> None:
+async def test_sentences_of_a_batch_have_similar_lengths() -> None:
     engine, batcher, first = await busy()
     jobs = [batcher.submit([words(length)]) for length in (1, 9, 1, 8, 1, 1)]
     await release(engine, first, *jobs)
@@ -114,7 +114,7 @@ async def test_a_small_request_goes_between_the_sentences_of_a_large_one() -> No
     assert finished == ["small", "large"]
 
 
-async def test_a_request_over_the_bounds_is_refused_whole_and_told_when_to_come_again() -> None:
+async def test_a_request_over_the_bounds_is_refused_whole_with_a_time_to_retry() -> None:
     engine, batcher, first = await busy()
     waiting = batcher.submit([words(5)] * 30)
     with pytest.raises(Refused) as by_tokens:
@@ -180,7 +180,7 @@ async def test_a_sentence_longer_than_a_batch_is_refused_at_once() -> None:
         batcher.submit([words(10), words(11)])
 
 
-async def test_the_wait_is_told_from_how_fast_the_engine_was() -> None:
+async def test_the_wait_is_estimated_from_the_engines_speed() -> None:
     engine, batcher, first = await busy()
     batcher._tokens_a_second = 10.0
     waiting = batcher.submit([words(10)] * 20)
@@ -190,7 +190,7 @@ async def test_the_wait_is_told_from_how_fast_the_engine_was() -> None:
     await release(engine, first, waiting)
 
 
-async def test_who_would_wait_longer_than_they_can_is_refused_at_once() -> None:
+async def test_a_request_that_would_wait_longer_than_its_timeout_is_refused_at_once() -> None:
     engine, batcher, first = await busy()
     batcher._tokens_a_second = 1.0
     waiting = batcher.submit([words(10)])
@@ -220,7 +220,7 @@ async def test_a_cancelled_job_gives_its_places_back_and_is_not_run() -> None:
     assert sum(map(len, engine.runs)) == 41
 
 
-async def test_a_job_that_is_cancelled_while_it_runs_harms_nobody() -> None:
+async def test_a_job_that_is_cancelled_while_it_runs_harms_no_other() -> None:
     engine, batcher, first = await busy()
     batcher.cancel(first)
     other = batcher.submit([words(1)])
@@ -260,7 +260,7 @@ async def test_nothing_and_empty_sentences_have_answers_too() -> None:
     assert await batcher.submit([[]]).answers == [()]
 
 
-async def test_each_run_is_told_and_what_waits_can_be_asked() -> None:
+async def test_each_run_is_reported_and_the_queue_has_its_size() -> None:
     runs: list[tuple[int, int]] = []
     engine = Engine(held=True)
     batcher = Batcher(engine, BOUNDS, lambda *sizes: runs.append(sizes))

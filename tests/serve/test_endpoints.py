@@ -101,7 +101,7 @@ def test_code_points_beyond_the_first_plane_count_as_one_also_when_escaped(clien
     assert (entity["start_char"], entity["end_char"], entity["text"]) == (4, 7, "Ada")
 
 
-def test_where_a_long_sentence_was_cut_is_said(serve: Serve) -> None:
+def test_the_cuts_of_a_long_sentence_are_in_the_result(serve: Serve) -> None:
     limited = serve({"names": FakeNer(), "trees": FakeParser()}, limits={"sentence_tokens": 3})
     result = limited.post("/parse", json={"texts": ["a b c d", "e"]}).json()["results"]
     assert [item.get("cuts") for item in result] == [[3], None]
@@ -186,7 +186,7 @@ def test_the_accept_header_chooses_the_format(client: httpx.Client, accept: str,
     assert response.headers["content-type"].partition(";")[0] == media_type
 
 
-def test_the_documentation_page_asks_nobody_else_for_its_parts(client: httpx.Client) -> None:
+def test_the_documentation_page_loads_nothing_from_other_hosts(client: httpx.Client) -> None:
     page = client.get("/docs").text
     parts = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert any(part.endswith(".js") for part in parts)

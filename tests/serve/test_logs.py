@@ -166,7 +166,7 @@ def test_an_event_is_one_line_of_json_whatever_its_message() -> None:
     assert (found[1]["level"], found[1]["model"], found[1]["count"]) == ("warning", "עב", 3)
 
 
-def test_the_access_line_has_these_fields_and_leaves_out_what_is_not_known() -> None:
+def test_the_access_line_has_these_fields_and_leaves_out_unknown_ones() -> None:
     full, short = events(written(EVENTS, "json"))[-2:]
     for event in (full, short):
         del event["time"], event["pid"]
@@ -218,7 +218,7 @@ def test_master_and_workers_of_gunicorn_log_in_one_format_and_the_query_stays_ou
     assert {event["pid"] for event in found} == {server.pid, failure["pid"]}
 
 
-def test_what_keeps_a_worker_from_starting_is_said_in_full() -> None:
+def test_the_reason_why_a_worker_does_not_start_is_logged_in_full() -> None:
     broken = SERVER.replace("return fail", 'raise RuntimeError("the bundle is from another version")')
     lines = [line for line in written(broken, "json").split("\n") if line.startswith("{")]
     said = [error for event in events("\n".join(lines)) for error in event.get("errors", [])]

@@ -83,7 +83,7 @@ def mark_dead(pid: int, folder: Path) -> None:
         metrics_folder.mark_dead(pid)
 
 
-def test_what_several_workers_counted_adds_up_and_a_dead_one_leaves_only_what_it_counted(
+def test_counts_of_workers_add_up_and_a_dead_one_leaves_only_its_counts(
     tmp_path: Path,
 ) -> None:
     first, second = worker(tmp_path, 1), worker(tmp_path, 2)

@@ -105,7 +105,7 @@ async def test_new_changed_and_removed_bundles_are_noticed(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
+async def test_unchanged_bundles_are_not_loaded_again(tmp_path: Path) -> None:
     write_bundle(tmp_path / "a")
     watched = registry(tmp_path)
     await watched.start()
@@ -117,7 +117,7 @@ async def test_what_did_not_change_is_not_loaded_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_broken_bundle_is_refused_and_what_it_would_replace_goes_on(
+async def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_bundle(tmp_path / "a", digest="1")
@@ -230,5 +230,5 @@ def serve_folder(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Serv
 
 
 @pytest.fixture(autouse=True)
-def hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+def log_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="serve")

@@ -247,7 +247,7 @@ def test_the_copy_button_copies_the_command(page: Page, served: httpx.Client) ->
     assert copied == page.commands[0]
 
 
-def test_the_model_that_answered_and_the_time_it_took_are_told_in_words(page: Page) -> None:
+def test_the_page_names_the_model_and_the_time_of_an_answer(page: Page) -> None:
     page.choose(ner="names-he")
     page.run("Ada and Bob")
     entities, trees = [found.text for found in page.all(".found")]
@@ -280,7 +280,7 @@ def test_the_page_asks_nothing_of_any_other_place_and_complains_of_nothing(
     assert page.browser.get_log("browser") == []
 
 
-def test_what_the_server_refuses_is_said_with_its_reason(browser: Chrome, serve: Serve) -> None:
+def test_a_refusal_is_shown_with_its_reason(browser: Chrome, serve: Serve) -> None:
     page = Page(browser, serve({"names": FakeNer()}, limits=Limits(text_characters=20)))
     page.run("Ada")
     assert page.marked == ["Ada"]
@@ -312,7 +312,7 @@ def test_a_task_without_a_model_cannot_be_chosen(browser: Chrome, serve: Serve) 
         ("async () => { throw new TypeError('Failed to fetch') }", "Ada", "cannot be reached"),
     ],
 )
-def test_an_empty_text_a_refusal_and_a_server_out_of_reach_are_said(
+def test_an_empty_text_a_refusal_and_a_server_out_of_reach_are_shown(
     page: Page, fetch: str, text: str, message: str
 ) -> None:
     page.script(f"fetch = {fetch}")

@@ -92,14 +92,14 @@ def test_a_request_that_does_not_fit_is_refused_and_the_fault_is_pointed_at(
      b'{"\\udfff": 1}',
      b'{"texts": ["\\x"]}', '{"texts": ["a"]}'.encode("utf-16-le")],
 )  # fmt: skip
-def test_what_is_not_json_is_refused(client: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_no_json_is_refused(client: httpx.Client, body: bytes) -> None:
     problem(client.post("/ner", content=body, headers=JSON), 400, "malformed_json")
 
 
 @pytest.mark.parametrize(
     "body", [b'{"texts": ["\xff"]}', b"\xed\xa0\x80", '{"texts": ["é"]}'.encode("latin-1")]
 )
-def test_what_is_not_utf8_is_refused(client: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_no_utf8_is_refused(client: httpx.Client, body: bytes) -> None:
     problem(client.post("/ner", content=body, headers=JSON), 400, "invalid_encoding")
 
 
@@ -143,7 +143,7 @@ def test_a_model_of_another_task_is_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("body", [{"texts": ["a"]}, {"texts": ["a"], "model": "trees"}])
-def test_a_task_without_a_bundle_is_said(serve: Serve, body: dict[str, Any]) -> None:
+def test_a_task_without_a_bundle_is_an_error_that_names_it(serve: Serve, body: dict[str, Any]) -> None:
     parser_only = serve({"trees": FakeParser()})
     problem(parser_only.post("/ner", json=body), 404, "no_model_for_task")
 

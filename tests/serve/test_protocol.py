@@ -22,7 +22,7 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(impatient: Client, body:
 
 
 @pytest.mark.parametrize("sent", [b"", b"P", b"POST /ner HTTP/1.1\r\n", head("/ner").removesuffix(b"\r\n")])
-def test_a_connection_that_never_says_what_it_wants_is_closed(impatient: Client, sent: bytes) -> None:
+def test_a_connection_without_a_whole_head_is_closed(impatient: Client, sent: bytes) -> None:
     with connect(impatient) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
@@ -60,7 +60,7 @@ def test_an_idle_connection_is_closed_after_its_answer(impatient: Client) -> Non
         b"GET / HTTP/1.1\r\na b\r\n",
     ],
 )
-def test_what_is_not_http_is_answered_with_a_problem(client: Client, sent: bytes) -> None:
+def test_bytes_that_are_no_http_are_answered_with_a_problem(client: Client, sent: bytes) -> None:
     with connect(client) as connection:
         connection.sendall(sent)
         assert problem(answer(connection)) == (400, "invalid_http")

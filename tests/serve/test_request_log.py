@@ -31,7 +31,7 @@ def test_every_answer_has_an_id_which_a_client_may_choose(client: Client) -> Non
     assert " " not in unfit
 
 
-def test_a_server_that_stops_says_so_and_still_answers_what_comes(serve: Serve) -> None:
+def test_a_stopping_server_is_not_ready_and_still_answers(serve: Serve) -> None:
     client = serve({"names": FakeNer()})
     assert client.get("/readyz").status_code == 200
     assert "Connection" not in client.post("/ner", json=ADA).headers

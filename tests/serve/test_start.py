@@ -71,7 +71,7 @@ def test_a_wrong_setting_is_named(
     assert "Traceback" not in ended.stderr
 
 
-def test_the_help_teaches() -> None:
+def test_the_help_has_options_variables_and_examples() -> None:
     ended = command("--help")
     assert ended.returncode == 0
     for word in ("make distill", "--bundles", "--workers", "SERVE_LIMITS__ITEMS", "curl", "/ner"):
@@ -81,10 +81,10 @@ def test_the_help_teaches() -> None:
 TWO_THAT_FAIL_WHILE_IT_STOPS = """
 import os, signal, time
 from types import SimpleNamespace
-from serve.process.master import Master, Server
+from serve.process.master import GunicornServer, Master
 from serve.settings import Settings
 
-master = Master(Server(Settings(workers=2)))
+master = Master(GunicornServer(Settings(workers=2)))
 for seconds in (0.3, 0.6):
     pid = os.fork()
     if not pid:

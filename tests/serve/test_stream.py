@@ -129,7 +129,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("task", ["ner", "parse"])
-def test_a_bad_line_is_told_with_its_number_and_the_rest_goes_on(client: Client, task: str) -> None:
+def test_a_bad_line_is_an_error_with_its_number_and_the_rest_goes_on(client: Client, task: str) -> None:
     content = ADA + b"".join(line + b"\n" + ADA for line, _ in BAD)
     results = stream(client, content, f"/{task}/stream")
     good = json.loads(annotated(ADA, task)[0])
@@ -150,7 +150,7 @@ def test_the_message_of_a_bad_line_is_that_of_bulk_annotation(client: Client) ->
 
 
 @pytest.mark.parametrize("size", [7, 1_000_000])
-def test_what_is_too_large_is_told_and_the_rest_goes_on(serve: Serve, size: int) -> None:
+def test_a_line_that_is_too_large_is_an_error_and_the_rest_goes_on(serve: Serve, size: int) -> None:
     limits = {"line_bytes": 100, "request_tokens": 10, "sentence_tokens": 8}
     limited = serve({"names": FakeNer()}, limits=limits)
     fits = b'{"text": "%s"}' % (b"A" * 88)
@@ -241,7 +241,7 @@ def test_each_result_comes_before_the_next_line_is_sent(client: Client) -> None:
         assert response.read() == b""
 
 
-def test_a_client_that_waits_to_be_told_to_continue_is_told(client: Client) -> None:
+def test_a_client_that_expects_100_continue_gets_it(client: Client) -> None:
     with connect(client) as connection:
         connection.sendall(head("/ner/stream", CHUNKED, "Expect: 100-continue"))
         told = connection.recv(25, socket.MSG_WAITALL)

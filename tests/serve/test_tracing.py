@@ -111,7 +111,7 @@ def test_health_and_metrics_leave_no_span() -> None:
     assert spans_of(lambda client: [client.get(path) for path in paths]) == ()
 
 
-def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartError, match=r"no opentelemetry\.sdk\.trace: pip install"):
         tracing.start()

@@ -379,7 +379,7 @@ def test_the_longest_allowed_line_is_read(end: str, last: bool) -> None:
         ("in.jsonl", ("--output=/dev/null",), ["ner"], "/dev/null: not a file"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is(
+def test_impossible_options_are_refused_before_anything_is_written(
     annotate: Annotate, name: str, options: tuple[str, ...], tasks: list[str], wrong: str
 ) -> None:
     found = annotate('{"tokens": ["a"]}', name, *options, tasks=tasks)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from structural_kd.annotate.shards import ResumeError, Shards
 from tests.structural_kd.annotation_fakes import fake_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +168,15 @@ def test_another_run_than_the_interrupted_one_is_refused_and_changes_nothing(
     (folder / "state.json").write_bytes(before["state.json"])
     assert run(*resume).returncode == 1
     assert "complete, there is no out.parts" in refused(*resume)
+
+
+def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
+    first = Shards(tmp_path / "out", {}, resume=False)
+    with pytest.raises(ResumeError, match="another run is writing it"):
+        Shards(tmp_path / "out", {}, resume=True)
+    first.write(b"all\n")
+    first.finish()
+    assert (tmp_path / "out").read_bytes() == b"all\n"
 
 
 def test_a_reader_that_leaves_ends_the_run_quietly(ner: Path, jsonl: Path) -> None:

@@ -143,7 +143,7 @@ def test_an_encoder_reads_many_windows_in_several_runs(tmp_path, monkeypatch):
     assert all(windows * pieces <= 30 for windows, pieces in graph.shapes)
 
 
-def test_a_predictor_says_what_it_is(bundles):
+def test_a_predictor_is_shown_with_its_manifest(bundles):
     manifest = structural_kd.load(bundles / "crf").manifest
     assert (manifest.task, manifest.role, manifest.language) == ("ner", "student", "en")
     assert manifest.labels[0] == "O"

@@ -178,7 +178,7 @@ def test_a_graph_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("packages", [[], ["onnxruntime", "onnxruntime-gpu"]])
-def test_none_or_both_packages_of_onnxruntime_are_an_error_that_says_what_to_do(packages):
+def test_none_or_both_packages_of_onnxruntime_are_an_error_that_names_the_remedy(packages):
     with pytest.raises(BundleError, match=r"pip uninstall onnxruntime .*structural-kd\[cpu\]"):
         check_installed(packages)
     check_installed(["onnxruntime-gpu"])

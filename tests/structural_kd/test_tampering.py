@@ -18,12 +18,12 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
 import structural_kd
-from export.model import write_bundle
+from export.model import TrainedModel, write_bundle
 from export.write import write_manifest
 from structural_kd.arrays import write_array
 from structural_kd.graph_io import MODELS
 from structural_kd.manifest import ENCODER, MANIFEST, MODEL, RELATIONS, TOKENIZER, Manifest, read_manifest
-from tests.export.tiny_models import WORDS, bundle_of, card, encoder_folder, model, vectors
+from tests.export.tiny_models import WORDS, bundle_of, card, encoder_folder, model, types, vectors
 from train.models.card import EncoderUse
 from train.models.encoders import load_encoder
 
@@ -43,7 +43,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     described = card("crf", role="teacher", encoder=EncoderUse("tiny", (-1,), 8, False))
     (folder / "teacher").mkdir()
     built = model(described)
-    write_bundle(folder / "teacher", built, described, vectors(), WORDS, encoder, {}, name="t", recipe="r")
+    write_bundle(folder / "teacher", TrainedModel("t", "r", described, built, types(), vectors(), encoder))
     return folder
 
 
@@ -219,7 +219,7 @@ ARRAYS = (
     ],
 )
 @pytest.mark.parametrize("array", ["rows", "character_kernel"])
-def test_an_array_file_that_is_not_what_it_says_is_refused_by_name(copy, array, content, message):
+def test_a_damaged_or_forged_array_file_is_refused_by_name(copy, array, content, message):
     folder = copy("crf")
     (folder / "words" / f"{array}.npy").write_bytes(content)
     _seal(folder)

@@ -51,7 +51,7 @@ def test_a_tree_has_one_root_and_every_word_below_it(n):
 
 
 @pytest.mark.parametrize("heads", [[], [1], [0, 3], [-1, 0], [0, -1], [0, 0], [2, 1]])
-def test_what_is_no_tree(heads):
+def test_heads_that_are_no_tree(heads):
     assert not is_tree(heads)
 
 

@@ -76,7 +76,7 @@ def test_a_batch_holds_each_distinct_word_once(words):
     assert batch.words.max() < len(batch.rows)
 
 
-def test_a_caller_that_changes_its_rows_changes_nobody_elses(words):
+def test_a_caller_that_changes_its_rows_changes_no_others(words):
     before = read(words, SENTENCES)
     words.batch(SENTENCES).rows[:] = 7
     for found, expected in zip(read(words, SENTENCES), before, strict=True):
@@ -88,7 +88,7 @@ def test_words_outside_of_the_table_are_kept_up_to_the_bound_and_no_more(table, 
     sentences = [[f"word{number}" for number in range(30)], ["word3", "x" * 1000]]
     for found, expected in zip(read(small, sentences), read(words, sentences), strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert small.cached_words == 2
+    assert small._cached.cache_info().currsize == 2
 
 
 def test_several_threads_get_the_same_rows(words):

@@ -77,7 +77,7 @@ def test_a_long_sentence_is_cut_between_words_and_loses_none(wordpiece, max_piec
     assert pieces.mask.sum() == pieces.counts.sum() + 2 * len(pieces.ids)
 
 
-def test_a_word_that_is_too_long_for_a_window_keeps_its_first_pieces_and_this_is_said(wordpiece):
+def test_a_word_that_is_too_long_for_a_window_keeps_its_first_pieces_with_a_warning(wordpiece):
     with pytest.warns(LongWordWarning, match=r"1 word\(s\) with more than 3 pieces"):
         pieces = words_to_pieces(wordpiece, [["a", "abbaab", "b"]], 5)
     assert pieces.ids.tolist() == [[CLS, 4, SEP, PAD, PAD], [CLS, 4, 7, 7, SEP], [CLS, 5, SEP, PAD, PAD]]

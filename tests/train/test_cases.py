@@ -153,7 +153,7 @@ def test_students_learn_by_every_divergence_from_the_store(
     assert len(of_students(rows)) == 1
 
 
-def test_tempered_marginals_teach_token_students_and_are_refused_for_label_pairs(
+def test_tempered_marginals_are_for_token_students_and_are_refused_for_label_pairs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     local = learn("structural", temper="marginals", temperature=2.0)
@@ -297,7 +297,9 @@ def test_a_zero_shot_student_sees_no_label_of_the_target_and_is_chosen_by_its_te
     assert {row["case"] for row in students} == {"3", "token"}
 
 
-def test_a_downloaded_token_classifier_teaches_from_raw_text_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_downloaded_token_classifier_and_raw_text_are_enough_for_a_student(
+    folder: Path, tmp_path: Path
+) -> None:
     """The command as a user types it, with no corpus and no encoder of ours."""
     model = write_token_classifier(tmp_path / "model")
     recipe = tmp_path / "raw.yaml"

@@ -86,7 +86,7 @@ def test_another_file_than_the_checked_one_is_refused(npm, changed):
         file.fetch("")
 
 
-def test_a_failing_npm_is_quoted_with_what_to_do(npm):
+def test_the_error_of_a_failing_npm_quotes_it_and_names_the_remedy(npm):
     npm("echo 'npm error network' >&2\nexit 1\n")
     with pytest.raises(
         UnavailableError, match=r"npm error network; .*npm pack some-package@1\.2\.3, or this"
@@ -94,13 +94,13 @@ def test_a_failing_npm_is_quoted_with_what_to_do(npm):
         FILE.fetch("this")
 
 
-def test_without_npm_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_npm_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnavailableError, match="npm is not installed, which fetches some-package@1"):
         FILE.fetch("")
 
 
-def test_a_download_is_whole_or_an_error_that_says_what_would_do_instead(tmp_path):
+def test_a_download_is_whole_or_an_error_that_names_other_places(tmp_path):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.path == "/file" else 404)

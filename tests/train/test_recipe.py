@@ -94,7 +94,7 @@ def test_set_changes_one_of_several_sections_that_share_a_yaml_anchor(tmp_path: 
         ("labelled: 10", "distillation: {objectives: [none+structural]}", "can not be combined"),
     ],
 )
-def test_a_wrong_recipe_says_which_key_and_what_to_write_instead(
+def test_the_error_of_a_wrong_recipe_names_the_key_and_the_remedy(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message) as error:

@@ -99,7 +99,7 @@ def test_a_run_writes_one_row_a_number_for_the_teacher_and_every_student(finishe
     assert unlabelled == {("none", 0), ("top1", 16), ("structural", 16)}
 
 
-def test_a_run_ends_with_a_table_of_teacher_and_students_and_leaves_what_export_needs(finished: Path) -> None:
+def test_a_run_ends_with_a_table_and_leaves_the_files_for_export(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
     lines = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     assert any(line[1:3] == ["ner", "teacher"] for line in lines)
@@ -159,7 +159,7 @@ def test_resuming_a_finished_run_with_another_seed_adds_only_that_seed(finished:
     assert {row["seed"] for row in rows(finished)} == {1, 2}
 
 
-def test_resuming_with_other_settings_is_refused_and_names_what_changed(
+def test_resuming_with_other_settings_is_an_error_that_names_the_changed_one(
     finished: Path, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(folder)
@@ -241,7 +241,7 @@ def test_zero_shot_keeps_all_text_of_the_target_whatever_the_students_learn_from
     assert len(words) == 1
 
 
-def test_every_model_leaves_what_it_gets_right_in_each_test_sentence(finished: Path) -> None:
+def test_every_model_leaves_its_counts_of_each_test_sentence(finished: Path) -> None:
     for file in finished.glob("*/students/*/model.json"):
         card, about = read_card(file.parent)
         task: TrainingTask = TASKS[card.task](card.labels)

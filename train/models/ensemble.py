@@ -24,10 +24,10 @@ class Ensemble:
 
     def groups(self, numbers: Sequence[int]) -> Iterator[tuple[list[nn.Module], list[int]]]:
         """The sentences of these numbers, together with the models that predict them."""
-        everyone = tuple(range(len(self.members)))
+        all_members = tuple(range(len(self.members)))
         groups: dict[tuple[int, ...], list[int]] = {}
         for number in numbers:
-            groups.setdefault(self.assigned.get(number, everyone), []).append(number)
+            groups.setdefault(self.assigned.get(number, all_members), []).append(number)
         for assigned, group in groups.items():
             yield [self.members[i] for i in assigned], group
 

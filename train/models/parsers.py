@@ -77,10 +77,10 @@ class BiaffineParser(nn.Module):
     def decode(self, distribution: HeadSelection | MatrixTree | ProjectiveTree) -> tuple[Tensor, Tensor]:
         """Log-probabilities of heads [B, n, n+1], and the best relation of each arc [B, n, n+1].
 
-        Whoever reads them takes each token's best head if that gives a tree, and the best tree otherwise. So
-        that this is the most probable structure of the family, an arc of a ``MatrixTree`` counts with its
-        best relation, and the scores of a token are shifted by what all its heads share, which no tree feels;
-        and arcs outside the best tree of a ``ProjectiveTree`` are put behind all of those inside.
+        Decoding takes each token's best head if that gives a tree, and the best tree otherwise. So that
+        this is the most probable structure of the family, an arc of a ``MatrixTree`` counts with its best
+        relation, and the scores of a token are shifted by a term that all its heads share, which changes no
+        tree's rank; arcs outside the best tree of a ``ProjectiveTree`` are put behind all of those inside.
         """
         best, relations = distribution.scores.max(-1)  # [B, n, n+1] each
         if isinstance(distribution, MatrixTree):

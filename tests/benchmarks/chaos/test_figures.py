@@ -138,7 +138,7 @@ def test_http_is_ideal_where_a_request_takes_the_empty_endpoints_time_and_the_en
     assert figures["http_batch_vs_inprocess_32"] == pytest.approx(0.45)
 
 
-def test_fuzzing_counts_what_was_really_sent_and_each_kind_of_failure() -> None:
+def test_fuzzing_counts_sent_requests_and_each_kind_of_failure() -> None:
     fuzzed = Fuzzed()
     short_of_time = {"headers": [{"name": "X-Request-Timeout", "value": "0.001"}]}
     archive = {
@@ -162,7 +162,7 @@ def test_fuzzing_counts_what_was_really_sent_and_each_kind_of_failure() -> None:
     assert fuzzed.failures == {"POST /ner: Undocumented status code": 6, "error: Network Error": 1}
 
 
-def test_what_schemathesis_says_of_failures_is_kept_without_its_progress_and_summary() -> None:
+def test_failures_in_schemathesis_output_are_kept_without_its_progress_and_summary() -> None:
     said = "Fuzzing\n=== FAILURES ===\n____ POST /ner ____\n\n1. Test Case\n=== SUMMARY ===\nSeed: 1\n"
     said = said.replace("===", "=====")
     assert failures_in(said) == ["===== FAILURES =====", "____ POST /ner ____", "1. Test Case"]

@@ -43,7 +43,7 @@ def read_to_end(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
-def test_several_answers_on_one_connection_are_told_apart() -> None:
+def test_several_answers_on_one_connection_are_separate() -> None:
     def handle(connection: socket.socket) -> None:
         connection.sendall(ANSWER * 2 + ANSWER.replace(b"200 OK", b"400 No"))
         read_to_end(connection)

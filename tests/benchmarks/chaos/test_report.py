@@ -147,7 +147,7 @@ def test_a_target_missed_earlier_is_still_missed_when_another_scenario_is_chosen
         (["--only", "kill", "--bundles", "nowhere", "--texts", "README.md"], "make distill"),
     ],
 )
-def test_what_can_not_be_measured_is_an_error_that_says_what_to_do(
+def test_a_missing_input_is_an_error_that_names_the_remedy(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = subprocess.run(

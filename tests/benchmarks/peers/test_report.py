@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.peers.figure import MARKERS, accuracy_against_speed
 from benchmarks.peers.measure import Scores, Speed
-from benchmarks.peers.report import ORDER, REQUIRED, Comparison, Measured, as_json, as_markdown, figures
+from benchmarks.peers.report import ORDER, REQUIRED, Measured, PeerResults, as_json, as_markdown, figures
 
 
 def row(title: str, speed: float, **points: float) -> Measured:
@@ -25,7 +25,7 @@ ROWS = {
     ),
     "spacy_ner": row("spaCy, entities alone", 8_000, f1=62.0),
 }
-RESULT = Comparison(
+RESULT = PeerResults(
     systems=ROWS,
     corpus="en_ewt",
     sentences=100,
@@ -55,7 +55,7 @@ def test_without_spacy_there_is_nothing_to_compare_with() -> None:
     assert figures({name: each for name, each in ROWS.items() if not name.startswith("spacy")}) == {}
 
 
-def test_the_json_report_has_the_figures_at_its_top_and_what_was_missed() -> None:
+def test_the_json_report_has_the_figures_at_its_top_and_missed_goals() -> None:
     report = as_json(RESULT)
     assert json.loads(json.dumps(report, allow_nan=False))["f1_minus_spacy"] == 8
     assert report["required"]["las_minus_spacy"]["met"] is False

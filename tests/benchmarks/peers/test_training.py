@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.peers import training
 from benchmarks.peers.system import TRAINED
-from benchmarks.peers.training import STAMP, Trainer, TrainingError, trained
+from benchmarks.peers.training import STAMP, PeerTrainingError, Trainer, trained
 from tests.benchmarks.peers.tiny import write_corpus
 from train.corpora import Corpus, load_corpus
 
@@ -49,7 +49,7 @@ def test_another_corpus_of_the_same_name_is_refused(
 ) -> None:
     trained("made-up", corpus, "a", tmp_path / "run")
     fewer = Corpus(corpus.name, corpus.language, corpus.train[1:], corpus.dev, corpus.test)
-    with pytest.raises(TrainingError, match=r"trained on another en_tiny; delete .*made-up"):
+    with pytest.raises(PeerTrainingError, match=r"trained on another en_tiny; delete .*made-up"):
         trained("made-up", fewer, "a", tmp_path / "run")
 
 

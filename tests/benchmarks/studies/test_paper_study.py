@@ -47,7 +47,7 @@ def test_every_cell_is_one_that_the_study_trains(study: tuple[Study, dict[str, S
     check_cells(*study, FILE)
 
 
-def test_every_claim_has_differences_that_bear_on_it(study: tuple[Study, dict[str, StudyRun]]) -> None:
+def test_every_claim_has_differences(study: tuple[Study, dict[str, StudyRun]]) -> None:
     loaded, _ = study
     claims = {comparison.claim for table in loaded.tables for comparison in table.comparisons}
     assert claims == set(loaded.claims)

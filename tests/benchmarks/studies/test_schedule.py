@@ -31,7 +31,7 @@ def runs(tmp_path: Path) -> dict[str, StudyRun]:
     return runs_of(load_study(path), path)
 
 
-def test_teachings_of_one_text_wait_for_one_another_and_students_for_their_teachers(
+def test_teachers_of_one_text_are_trained_one_by_one_and_students_after_their_teachers(
     runs: dict[str, StudyRun],
 ) -> None:
     queue = Queue(runs, student_jobs(runs))

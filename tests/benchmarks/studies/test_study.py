@@ -127,7 +127,7 @@ def test_a_line_a_job_has_its_scores(finished: Path) -> None:
     assert jobs[0].startswith("[1/11] labelled teachers: dev F1 ")
 
 
-def test_what_is_stored_is_not_trained_again_on_another_machine(finished: Path, folder: Path) -> None:
+def test_stored_students_are_not_trained_again_on_another_machine(finished: Path, folder: Path) -> None:
     copy = folder / "elsewhere" / "study.yaml"
     copy.parent.mkdir()
     for name in ("study.yaml", "results.jsonl", "counts.jsonl"):
@@ -187,7 +187,7 @@ def test_a_job_that_fails_is_named_and_the_others_go_on(folder: Path) -> None:
     assert {row["run"] for row in numbers(study)} == {"labelled"}
 
 
-def test_the_list_says_what_is_done_what_is_left_and_how_to_train_a_run_alone(
+def test_the_list_has_done_and_missing_students_and_a_command_for_each_run(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [

@@ -122,7 +122,7 @@ def test_a_folder_of_a_corpus_goes_before_its_wheel_and_its_download(tmp_path):
         assert corpus.train[0].tags == ("S-X",)
 
 
-def test_a_missing_dev_or_test_split_is_empty_and_said(tmp_path):
+def test_a_missing_dev_or_test_split_is_empty_with_a_warning(tmp_path):
     (tmp_path / "train.txt").write_text("a\n")
     with pytest.warns(CorpusWarning, match="split is empty") as caught:
         corpus = load_corpus(str(tmp_path), language="en")

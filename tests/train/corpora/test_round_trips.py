@@ -121,7 +121,7 @@ def test_columns_refuse_words_that_they_could_not_read_again(tmp_path, word):
     assert path.read_text() == "before"
 
 
-def test_writers_refuse_what_the_format_cannot_hold(tmp_path):
+def test_writers_refuse_sentences_that_the_format_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="sentence 1 has no tags"):
         write_conll(tmp_path / "a.conll", [Sentence(("a",))])
     with pytest.raises(ValueError, match="tab or a line break"):

@@ -144,7 +144,7 @@ def test_stored_scores_of_a_parser_give_each_divergence_its_value(divergence: st
     )
 
 
-def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_crf() -> None:
+def test_targets_of_a_softmax_teacher_for_a_crf_are_conditioned_on_valid_labels() -> None:
     """Eq. 8 gives mass to label pairs that a constrained student forbids: its loss would be near 1e4."""
     teacher, student = tokens(1), chain(30)
     rows = stored(teacher, LinearChain, "marginals")
@@ -160,7 +160,7 @@ def test_a_softmax_teacher_is_conditioned_on_valid_labels_before_it_teaches_a_cr
 
 
 @pytest.mark.parametrize("family", [LinearChain, TokenSoftmax])
-def test_a_mixture_of_teachers_teaches_the_mean_of_their_marginals(family: type) -> None:
+def test_the_targets_of_a_mixture_are_the_mean_of_its_components_marginals(family: type) -> None:
     parts = [chain(1), spans(2)]
     mixture = Mixture(parts, torch.tensor([0.5, 0.5]))
     together = NER.targets.to_batch(stored(mixture, family, "marginals"), 1.0)

@@ -35,7 +35,7 @@ def test_tempered_marginals_of_tokens_are_each_tokens_softened_distribution() ->
     assert found[1, 2:].abs().max() == 0
 
 
-def test_tempered_marginals_of_arcs_sum_to_one_a_token_and_leave_out_what_is_forbidden() -> None:
+def test_tempered_marginals_of_arcs_sum_to_one_a_token_and_are_zero_for_forbidden_arcs() -> None:
     scores = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0))
     selection = HeadSelection(scores, torch.tensor([3]))
     found = tempered_marginals(selection, HeadSelection, temperature=3.0, temper="marginals")
@@ -83,7 +83,7 @@ def test_inconsistent_pair_targets_let_the_loss_fall_without_bound_and_tempered_
 
 
 @pytest.mark.parametrize("temper", ["potentials", "marginals"])
-def test_the_stored_entropy_is_that_of_what_is_taught(temper: str) -> None:
+def test_the_stored_entropy_is_that_of_the_stored_targets(temper: str) -> None:
     teacher = TokenSoftmax(
         torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([4, 2])
     )

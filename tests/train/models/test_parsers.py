@@ -177,7 +177,7 @@ def test_padding_does_not_change_a_sentence(task: TreeTask, types: WordTypes, ba
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_parser_is_loaded_as_what_it_was(
+def test_a_saved_parser_is_loaded_with_its_kind_and_scores(
     kind: str, tmp_path: Path, task: TreeTask, types: WordTypes, batch: Batch
 ) -> None:
     model = parser(kind, task, types).eval()

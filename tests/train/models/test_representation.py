@@ -51,7 +51,7 @@ def use(folder: Path, *, finetuned: bool) -> EncoderUse:
     return EncoderUse(str(folder), (-1,), 16, finetuned)
 
 
-def test_what_is_read_and_the_layers_decide_the_size(types):
+def test_the_size_depends_on_features_and_layers(types):
     words = WordFeatures(types, character_features=7)
     sizes = {"hidden_size": 5, "dropout": 0.0}
     assert Representation(words, layers=1, **sizes).output_size == 10

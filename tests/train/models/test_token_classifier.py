@@ -159,7 +159,7 @@ def test_types_that_become_one_add_up(iob2_folder):
     torch.testing.assert_close(row[model.labels.index("S-X")], begins / (begins + scores[0]))
 
 
-def test_a_type_that_the_model_lacks_is_never_predicted_and_said(iob2_folder):
+def test_a_type_that_the_model_lacks_is_never_predicted_and_gives_a_warning(iob2_folder):
     labels = bioes_labels(["LOC", "ORG", "PER"])
     with pytest.warns(UserWarning, match="never predicts ORG"):
         model = load_token_classifier(str(iob2_folder), labels, types=RENAMED)
@@ -169,7 +169,7 @@ def test_a_type_that_the_model_lacks_is_never_predicted_and_said(iob2_folder):
     torch.testing.assert_close(marginals[-1].sum(-1), torch.ones(4))
 
 
-def test_a_batch_gives_each_sentence_what_it_gets_alone(iob2_folder):
+def test_a_sentence_has_the_same_answer_in_a_batch_and_alone(iob2_folder):
     for scheme in ("iob2", "iob1"):
         model = load_token_classifier(str(iob2_folder), None, scheme=scheme)
         together = model(batch_of(SENTENCES))
@@ -197,7 +197,7 @@ def test_a_sentence_longer_than_the_window_is_read_in_windows_cut_between_words(
     assert chain.argmax().shape == (1, 8)
 
 
-def test_a_word_longer_than_a_window_keeps_its_first_piece_and_is_said(iob2_folder):
+def test_a_word_longer_than_a_window_keeps_its_first_piece_with_a_warning(iob2_folder):
     model = load_token_classifier(str(iob2_folder), None)
     with pytest.warns(LongWordWarning):
         long = model(batch_of([["a" * 40]]))
@@ -235,7 +235,7 @@ def test_the_cache_is_looked_at_after_folders(iob2_folder, cached):
 # Errors
 
 
-def test_a_model_that_is_nowhere_lists_what_was_tried():
+def test_a_model_that_is_not_found_is_an_error_that_lists_the_places():
     with pytest.raises(EncoderNotFoundError) as error:
         load_token_classifier("nobody/nothing", None)
     for place in ("folder: ", "cache: ", "hub: not asked, HF_HUB_OFFLINE is set"):
@@ -267,7 +267,7 @@ def test_a_head_that_is_not_in_the_file_is_refused(tmp_path):
         load_token_classifier(str(folder), None)
 
 
-def test_labels_without_names_are_refused_and_where_to_write_them_is_said(tmp_path):
+def test_labels_without_names_are_an_error_that_names_their_file(tmp_path):
     folder = write_model(tmp_path / "model")
     with pytest.raises(ValueError, match=r"LABEL_0.*id2label in .*config\.json") as error:
         load_token_classifier(str(folder), None)

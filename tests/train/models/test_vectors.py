@@ -104,7 +104,7 @@ def test_a_text_file_may_lack_the_header(tmp_path):
     assert vectors.size == 3
 
 
-def test_the_first_words_of_a_text_file_are_kept_whoever_asks(tmp_path):
+def test_the_first_words_of_a_text_file_are_kept(tmp_path):
     path = write(tmp_path / "v.vec", "the 1 2\ncat 3 4\ndog 5 6\n")
     vectors = load_vectors(path, ["dog"], most=2)
     assert vectors.vocabulary == ["the", "cat"]

@@ -205,7 +205,7 @@ class FamilyContract(DistributionContract[D]):
         along = sum((t.grad * d).sum() for t, d in zip(theta, direction, strict=True) if t.grad is not None)
         torch.testing.assert_close(along, slope, rtol=1e-5, atol=1e-6)
 
-    def test_a_sentence_alone_gives_what_it_gives_in_a_batch(self) -> None:
+    def test_a_sentence_has_the_same_values_alone_and_in_a_batch(self) -> None:
         distribution = self.build(self.lengths)
         for i in range(len(self.lengths)):
             alone = self.alone(distribution, i)

@@ -128,7 +128,7 @@ class TestLinearChain(FamilyContract[LinearChain]):
         torch.testing.assert_close(chain.score(chain.argmax())[0], expected.max())
         torch.testing.assert_close(chain.topk(27).scores[0], expected.sort(descending=True).values)
 
-    def test_the_k_best_leave_out_what_is_forbidden(self) -> None:
+    def test_the_k_best_have_no_forbidden_part(self) -> None:
         chain = self.build((2,))
         unary, tables = (theta.clone() for theta in chain.potentials)
         unary[0, 0, 0] = tables[0, 0, 1, 2] = FORBIDDEN
@@ -244,7 +244,7 @@ class TestHeadSelection(FamilyContract[HeadSelection]):
         assert first.topk(7).scores[0].isfinite().sum() == 3 * RELATIONS
         assert all(not y.heads[0, 1:].any() for y in first.topk(6).structures)
 
-    def test_what_is_kept_serves_other_tokens_as_well(self) -> None:
+    def test_kept_values_serve_other_tokens_as_well(self) -> None:
         tokens = torch.tensor([[True, False, True], [True, False, False]])
         theta = self.build((3, 2)).scores.requires_grad_()
         selection = HeadSelection(theta, torch.tensor([3, 2])).kept()

@@ -177,7 +177,7 @@ class TestMixture(DistributionContract[Mixture]):
         y = torch.tensor([[1, 2, 3]])
         torch.testing.assert_close(mixture.tempered(2.0).log_prob(y), expected.log_prob(y))
 
-    def test_what_a_mixture_cannot_say_is_an_error_that_says_what_to_use(self) -> None:
+    def test_methods_that_a_mixture_lacks_are_errors_that_name_others(self) -> None:
         mixture = self.build((2,))
         with pytest.raises(NotImplementedError, match="cross_entropy"):
             mixture.entropy()

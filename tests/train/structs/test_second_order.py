@@ -37,21 +37,6 @@ def head_choices(length: int) -> list[tuple[int, ...]]:
     return list(itertools.product(*choices))
 
 
-def second_order_score(
-    heads: tuple[int, ...], first: Tensor, siblings: Tensor, grandparents: Tensor
-) -> Tensor:
-    """The score of one choice of heads, written out part by part: first is [n, n+1] over relations."""
-    total = torch.zeros((), dtype=torch.float64)
-    for i, head in enumerate(heads):
-        total = total + first[i, head]
-        for k in range(i + 1, len(heads)):
-            if heads[k] == head:
-                total = total + siblings[i, k, head]
-        if head > 0 and heads[head - 1] != i + 1:
-            total = total + grandparents[i, head - 1, heads[head - 1]]
-    return total
-
-
 class TestSecondOrderHeads(FamilyContract[SecondOrderHeads]):
     """The contract of the product that mean-field inference gives."""
 

@@ -92,7 +92,7 @@ class TestSpanSet(FamilyContract[SpanSet]):
         assert not marginals[~spans.allowed].any()
         assert (marginals[spans.allowed] > 0).all()
 
-    def test_what_stands_in_the_padding_and_below_the_diagonal_does_not_matter(self) -> None:
+    def test_padding_and_scores_below_the_diagonal_do_not_matter(self) -> None:
         spans = self.build((4, 2))
         other = SpanSet(
             torch.where(spans.allowed[..., None], spans.scores, random(spans.scores.shape, 9, 50.0)),

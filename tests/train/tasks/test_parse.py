@@ -67,7 +67,7 @@ def test_the_store_keeps_the_marginals_of_every_arc_that_matters(teacher: HeadSe
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_closed_label_set_hears_the_restricted_marginals_and_the_rest_is_reported_as_lost(
+def test_a_closed_label_set_gets_the_restricted_marginals_and_the_rest_is_reported_as_lost(
     teacher: HeadSelection, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(parse_targets, "LOST_MASS", 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtest.check import CheckError, check_answers, check_model
 from loadtest.generator import ClosedJob, Generator, OpenJob, Target
-from loadtest.measurements import ClosedLoop, Step, System
+from loadtest.measurements import ClosedLoop, MeasuredSystem, Step
 from loadtest.plan import Plan
 from loadtest.processes import children
 from loadtest.sentences import evenly_mixed
@@ -23,7 +23,7 @@ SETTINGS = {"request_seconds": "300", "max_queue_tokens": "16384", "drain_second
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class LoadTest:
     """What is the same for every system: the sentences of the file `texts`, the server and its core."""
 
     plan: Plan
@@ -33,7 +33,7 @@ class Comparison:
     core: int
     generator: Generator
 
-    def run(self, candidates: Sequence[Candidate]) -> tuple[list[System], list[str], dict[str, Any]]:
+    def run(self, candidates: Sequence[Candidate]) -> tuple[list[MeasuredSystem], list[str], dict[str, Any]]:
         """Measures every system in every round, one server at a time.
 
         Returns:
@@ -60,7 +60,7 @@ class Comparison:
         return systems, skipped, settings or {}
 
     def _check(
-        self, server: Server, bundle: Bundle, system: System, before: dict[str, Any] | None
+        self, server: Server, bundle: Bundle, system: MeasuredSystem, before: dict[str, Any] | None
     ) -> dict[str, Any]:
         """The server's settings, the same as `before`, once it is sure that its answers are the bundle's."""
         settings = check_model(server, bundle)
@@ -71,7 +71,7 @@ class Comparison:
         _print(f"ready after {server.start_seconds:.1f} s; {system.checked}")
         return settings
 
-    def _closed_loops(self, system: System, target: Target, number: int) -> None:
+    def _closed_loops(self, system: MeasuredSystem, target: Target, number: int) -> None:
         for loop in self.plan.closed_loops:
             row: ClosedLoop = self.generator.run(ClosedJob(target, number, loop))
             system.closed.append(row)
@@ -81,7 +81,7 @@ class Comparison:
                 f"{_cautions(row)}"
             )
 
-    def _open_loops(self, system: System, target: Target) -> list[str]:
+    def _open_loops(self, system: MeasuredSystem, target: Target) -> list[str]:
         """Returns what was skipped."""
         skipped = []
         for loop in self.plan.open_loops.get(system.key, ()):
@@ -103,9 +103,9 @@ class Comparison:
         return skipped
 
 
-def _unmeasured(candidate: Candidate) -> System:
+def _unmeasured(candidate: Candidate) -> MeasuredSystem:
     bundle = candidate.bundle
-    return System(
+    return MeasuredSystem(
         key=candidate.key,
         task=bundle.task,
         name=bundle.name,
