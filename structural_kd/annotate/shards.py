@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 from structural_kd.files import write_whole
 
-SHARD_BYTES = 8 << 20
-"""A shard ends with the window that fills it."""
+SHARD_BYTES, SHARD_SECONDS = 8 << 20, 30.0
+"""A shard ends with the window that fills it or that is done this long after the shard was begun."""
 
 
 class ResumeError(ValueError):
@@ -72,12 +73,14 @@ class Shards:
             raise ResumeError(f"{self._folder}: another run is writing it; wait for it or stop it") from None
         self._shards = self._bytes = 0  # finished ones, and what they hold
         self._results: list[bytes] = []  # of the unfinished one
+        self._begun = time.monotonic()
         self.progress = self._found() if self._state.exists() else Progress()
 
     def write(self, results: bytes) -> None:
         """Adds results; `progress` is where the run is with them."""
         self._results.append(results)
-        if sum(map(len, self._results)) >= SHARD_BYTES:
+        since = time.monotonic() - self._begun
+        if sum(map(len, self._results)) >= SHARD_BYTES or since >= SHARD_SECONDS:
             self._end_shard()
 
     def finish(self) -> None:
@@ -103,7 +106,7 @@ class Shards:
     def _end_shard(self) -> None:
         results = b"".join(self._results)
         write_whole(self._shard(self._shards), results)
-        self._results = []
+        self._results, self._begun = [], time.monotonic()
         self._shards += 1
         self._bytes += len(results)
         state = {"shards": self._shards, "bytes": self._bytes, "progress": asdict(self.progress)}

@@ -170,6 +170,16 @@ def test_another_run_than_the_interrupted_one_is_refused_and_changes_nothing(
     assert "complete, there is no out.parts" in refused(*resume)
 
 
+def test_a_slow_run_loses_half_a_minute_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("structural_kd.annotate.shards.time.monotonic", iter([0.0, 29.0, 30.0, 30.0]).__next__)
+    output = Shards(tmp_path / "out", {}, resume=False)
+    output.write(b"first\n")
+    assert not (tmp_path / "out.parts" / "00000").exists()
+    output.write(b"second\n")
+    assert (tmp_path / "out.parts" / "00000").read_bytes() == b"first\nsecond\n"
+    output.close()
+
+
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     first = Shards(tmp_path / "out", {}, resume=False)
     with pytest.raises(ResumeError, match="another run is writing it"):
