@@ -171,7 +171,8 @@ def test_another_run_than_the_interrupted_one_is_refused_and_changes_nothing(
 
 
 def test_a_slow_run_loses_half_a_minute_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structural_kd.annotate.shards.time.monotonic", iter([0.0, 29.0, 30.0, 30.0]).__next__)
+    times = iter([0.0, 29.0, 30.0, 30.0])
+    monkeypatch.setattr("structural_kd.annotate.shards.time.monotonic", times.__next__)
     output = Shards(tmp_path / "out", {}, resume=False)
     output.write(b"first\n")
     assert not (tmp_path / "out.parts" / "00000").exists()
