@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from train.distill.objectives import DIVERGENCES, OBJECTIVES, LossSettings, loss_settings
 from train.model_kinds import StudentKind, TaskName, TeacherKind
+from train.models.representation import ContextKind
 from train.recipe_checks import check_recipe
 
 Positive = Annotated[int, Field(gt=0)]
@@ -19,8 +20,9 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 ARCHITECTURE = {
-    *("reads_words", "hidden_size", "layers", "dropout", "character_dim", "character_features"),
-    *("arc_size", "relation_size", "second_order_size"),
+    *("reads_words", "hidden_size", "context", "layers", "dilations", "dropout"),
+    *("character_dim", "character_features"),
+    *("arc_size", "arc_distance", "relation_size", "second_order_size"),
 }
 """Settings of a network that decide its shape."""
 
@@ -91,9 +93,14 @@ class Training(_Section):
     """Size and training of one network. Steps are batches."""
 
     hidden_size: Positive = 256
+    context: ContextKind = "lstm"
+    """lstm, a BiLSTM of ``layers``; or convolution, of width 3 with these ``dilations`` (students only)."""
     layers: Positive = 1
+    dilations: tuple[Positive, ...] = (1, 2, 4, 8, 1, 2)
     dropout: Rate = 0.33
     arc_size: Positive = 128
+    arc_distance: Annotated[int, Field(ge=0)] = 32
+    """Largest distance between dependent and head that a biaffine parser tells apart; 0 for none."""
     relation_size: Positive = 128
     character_dim: Positive = 25
     character_features: Positive = 50

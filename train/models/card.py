@@ -14,7 +14,7 @@ from structural_kd.strict_json import validated
 from train.model_kinds import NetworkKind, TaskName
 from train.models.encoders import TokenEncoder
 from train.models.parsers import BiaffineParser, SecondOrderParser, SequenceLabellingParser
-from train.models.representation import Representation
+from train.models.representation import ContextKind, Representation
 from train.models.span_tagger import SpanTagger
 from train.models.taggers import CRFTagger, SoftmaxTagger
 from train.models.words import WordFeatures, WordTypes
@@ -36,8 +36,8 @@ class ModelCard:
     """The architecture and the label set of one teacher or student.
 
     ``labels`` are BIOES tags for a tagger and relations for a parser; ``relative_labels`` the closed set
-    of a sequence labeller. Sizes are in units; no ``layers`` means no BiLSTM. A model that does not read
-    words reads its encoder alone.
+    of a sequence labeller. Sizes are in units; no ``layers`` means no BiLSTM, ``dilations`` are the
+    convolutions'. A model that does not read words reads its encoder alone.
     """
 
     task: TaskName
@@ -49,11 +49,14 @@ class ModelCard:
     encoder: EncoderUse | None = None
     reads_words: bool = True
     hidden_size: int = 256
+    context: ContextKind = "lstm"
     layers: int = 1
+    dilations: tuple[int, ...] = ()
     dropout: float = 0.33
     character_dim: int = 25
     character_features: int = 50
     arc_size: int = 128
+    arc_distance: int = 0
     relation_size: int = 128
     second_order_size: int = 64
 
@@ -80,7 +83,9 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
         encoded_size=card.encoder.size if card.encoder else 0,
         encoder=encoder if finetuned else None,
         hidden_size=card.hidden_size,
+        context=card.context,
         layers=card.layers,
+        dilations=card.dilations,
         dropout=card.dropout,
     )
     return _BUILDERS[card.kind](card, representation)
@@ -91,7 +96,7 @@ _Builder = Callable[[ModelCard, Representation], nn.Module]
 
 def _parser(parser: type[nn.Module], *more: str, **fixed: Any) -> _Builder:
     """A parser with the sizes of its card, more of them by name."""
-    sizes = ("arc_size", "relation_size", "dropout", *more)
+    sizes = ("arc_size", "arc_distance", "relation_size", "dropout", *more)
     return lambda card, representation: parser(
         representation, card.labels, **{size: getattr(card, size) for size in sizes}, **fixed
     )

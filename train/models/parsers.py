@@ -16,11 +16,13 @@ from train.structs import FORBIDDEN, HeadSelection, MatrixTree, ProjectiveTree, 
 class BiaffineParser(nn.Module):
     """Deep biaffine scores of arcs and relations (Dozat and Manning 2017), under a family of structures.
 
-    Arcs: s(i, h) = d_iᵀ U k_h + b·k_h. Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the
+    Arcs: s(i, h) = d_iᵀ U k_h + b·k_h, and where it reads distances d_i·e_δ + c_δ for the clipped distance
+    δ = h − i to a head that is not the root (relative positions as in Shaw et al. 2018). Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the
     biaffine form in factors of a chosen rank: one small product a chosen arc, where a full tensor costs one
     a relation.
 
     Args:
+        arc_distance: the largest distance that arc scores tell apart, longer ones count as it; 0 for none.
         family: what normalises the scores: ``HeadSelection`` each token by itself, ``MatrixTree`` over all
             trees, ``ProjectiveTree`` over the projective ones.
     """
@@ -33,6 +35,7 @@ class BiaffineParser(nn.Module):
         arc_size: int,
         relation_size: int,
         dropout: float,
+        arc_distance: int = 0,
         family: type[HeadSelection | MatrixTree | ProjectiveTree] = HeadSelection,
     ) -> None:
         super().__init__()
@@ -45,6 +48,9 @@ class BiaffineParser(nn.Module):
         self.arc_head = Perceptron(context, arc_size, dropout)
         self.arc = nn.Linear(arc_size, arc_size, bias=False)
         self.arc_bias = nn.Linear(arc_size, 1, bias=False)
+        self.arc_distance = arc_distance
+        if arc_distance:
+            self.distance = nn.Linear(arc_size, 2 * arc_distance + 1)  # of −most, …, most
         self.relation_dependent = Perceptron(context, relation_size, dropout)
         self.relation_head = Perceptron(context, relation_size, dropout)
         self.relation_product = nn.Linear(relation_size, len(self.relations))
@@ -67,6 +73,11 @@ class BiaffineParser(nn.Module):
         head = self.arc_head(heads)  # [B, n+1, A]
         arcs = self.arc(dependent) @ head.transpose(1, 2)  # [B, n, n+1]
         arcs = arcs + self.arc_bias(head).transpose(1, 2)  # + [B, 1, n+1]
+        if self.arc_distance:
+            by_distance = self.distance(dependent)  # [B, n, 2M+1]
+            places = distance_places(arcs.shape[1], self.arc_distance).to(arcs.device)  # [n, n]
+            of_tokens = by_distance.gather(2, places.expand(len(arcs), -1, -1))  # [B, n, n]
+            arcs = arcs + functional.pad(of_tokens, (1, 0))  # the root is at no distance
         dependent = self.relation_dependent(states)  # [B, n, K]
         head = self.relation_head(heads)  # [B, n+1, K]
         relations = self.relation_product(dependent[:, :, None] * head[:, None])  # [B, n, n+1, R]
@@ -92,6 +103,12 @@ class BiaffineParser(nn.Module):
         return distribution.scores.logsumexp(-1).log_softmax(-1), relations
 
 
+def distance_places(tokens: int, most: int) -> Tensor:
+    """Of each dependent and head the place of their clipped distance among −most, …, most: [n, n] int64."""
+    position = torch.arange(tokens)
+    return (position - position[:, None]).clamp(-most, most) + most
+
+
 class SecondOrderParser(BiaffineParser):
     """Biaffine arcs and relations, and pairs of arcs: siblings and grandparents (Wang and Tu 2020).
 
@@ -110,10 +127,16 @@ class SecondOrderParser(BiaffineParser):
         relation_size: int,
         second_order_size: int,
         dropout: float,
+        arc_distance: int = 0,
         iterations: int = 3,
     ) -> None:
         super().__init__(
-            representation, relations, arc_size=arc_size, relation_size=relation_size, dropout=dropout
+            representation,
+            relations,
+            arc_size=arc_size,
+            relation_size=relation_size,
+            dropout=dropout,
+            arc_distance=arc_distance,
         )
         self.iterations = iterations
         self.siblings = Trilinear(representation.output_size, second_order_size, dropout)

@@ -1,17 +1,24 @@
 """Words and sentences to context representations: what teachers and students share below their scores."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from train.models.batch import Batch
+from train.models.convolution import SentenceConvolution
 from train.models.encoders import TokenEncoder
 from train.models.layers import locked_dropout
 from train.models.lstm import SentenceLSTM
 from train.models.words import WordFeatures
 
+ContextKind = Literal["lstm", "convolution"]
+
 
 class Representation(nn.Module):
-    """(encoder ⊕) (word vector ⊕ character features) -> BiLSTM: [B, n, 2·hidden].
+    """(encoder ⊕) (word vector ⊕ character features) -> context: [B, n, C], C = 2·hidden of a BiLSTM,
+    hidden of convolutions.
 
     A student reads words; a teacher reads an encoder too, or the encoder alone, as one for several languages
     must, whose words share no vectors. Without layers the features themselves are the representation.
@@ -20,8 +27,10 @@ class Representation(nn.Module):
         words: features of single words; None to read the encoder only.
         encoded_size: width of the encoder features in each batch; 0 for a student.
         encoder: an encoder that is fine-tuned with the rest, instead of features from the batch.
+        context: ``lstm`` or ``convolution``.
         layers: of the BiLSTM; 0 for none, so that scores are a linear function of the features.
-        dropout: rate before and after the BiLSTM, or on the features where there is none.
+        dilations: of the convolutions.
+        dropout: rate before and after the context, or on the features where there is none.
 
     Raises:
         ValueError: neither words nor an encoder is read.
@@ -34,7 +43,9 @@ class Representation(nn.Module):
         encoded_size: int = 0,
         encoder: TokenEncoder | None = None,
         hidden_size: int,
-        layers: int,
+        context: ContextKind = "lstm",
+        layers: int = 1,
+        dilations: Sequence[int] = (),
         dropout: float,
     ) -> None:
         super().__init__()
@@ -45,7 +56,11 @@ class Representation(nn.Module):
         features = self.encoded_size + (words.output_size if words is not None else 0)
         if not features:
             raise ValueError("the model reads neither words nor an encoder; it has to read one of them")
-        self.context = SentenceLSTM(features, hidden_size, layers=layers, dropout=dropout) if layers else None
+        self.context: SentenceLSTM | SentenceConvolution | None = None
+        if context == "convolution":
+            self.context = SentenceConvolution(features, hidden_size, dilations=dilations, dropout=dropout)
+        elif layers:
+            self.context = SentenceLSTM(features, hidden_size, layers=layers, dropout=dropout)
         self.output_size = self.context.output_size if self.context is not None else features
 
     def forward(self, batch: Batch) -> Tensor:
@@ -57,7 +72,7 @@ class Representation(nn.Module):
         features = torch.cat(read, -1)  # [B, n, E + W]
         if self.context is None:
             return locked_dropout(features, self.dropout, self.training)
-        return self.context(features, batch.lengths)  # [B, n, 2H]
+        return self.context(features, batch.lengths)  # [B, n, C]
 
     def _encoded(self, batch: Batch) -> Tensor:
         if self.encoder is not None:
