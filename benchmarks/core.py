@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -185,12 +184,11 @@ def measure_epochs() -> dict[str, float]:
     def targets(numbers: Sequence[int]) -> list[Any]:
         return [task.targets.to_rows(teacher(dataset.batch([i])), LinearChain, header)[0] for i in numbers]
 
-    epoch = list(
-        islice(
-            shuffled(lambda g: g.permutation(len(sentences)), dataset.lengths, settings.batch, 0),
-            -(-len(sentences) // settings.batch),
-        )
-    )
+    epoch: list[list[int]] = []
+    for batch in shuffled(lambda g: g.permutation(len(sentences)), dataset.lengths, settings.batch_tokens, 0):
+        epoch.append(batch)
+        if sum(map(len, epoch)) >= len(sentences):
+            break
     structural = loss_settings("structural", anneal=0.5)
     with tempfile.TemporaryDirectory() as folder:
         store = TargetStore(Path(folder), header)

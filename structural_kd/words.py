@@ -37,6 +37,7 @@ class _Settings:
     min_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
     max_n: Annotated[int, Interval(ge=0, le=LONGEST_SUBWORD)]
     subwords: bool
+    lowercase: bool = False
     alphabet: tuple[str, ...] = ()
 
 
@@ -47,7 +48,9 @@ def _save(folder: Path, words: "SubwordVectors | WordTable", alphabet: Sequence[
         arrays["subwords"] = words.subwords
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
-    settings = _Settings(words.min_n, words.max_n, words.subwords is not None, tuple(alphabet))
+    settings = _Settings(
+        words.min_n, words.max_n, words.subwords is not None, words.lowercase, tuple(alphabet)
+    )
     given = {name: value for name, value in asdict(settings).items() if value != ()}
     write_whole(folder / "settings.json", json.dumps(given))
 
@@ -70,6 +73,7 @@ def _load(folder: Path) -> tuple[_Settings, dict[str, Any]]:
         "subwords": read_array(folder / "subwords.npy") if settings.subwords else None,
         "min_n": settings.min_n,
         "max_n": settings.max_n,
+        "lowercase": settings.lowercase or not settings.subwords,
     }
 
 
@@ -116,8 +120,9 @@ class SubwordVectors:
     """Frozen word vectors: a row for each known word, and subword rows from which others are composed.
 
     vectors: [V, d] float32, whole-word vectors as fastText's `get_word_vector` gives them.
-    subwords: [buckets, d] float32, or None (GloVe-like vectors): an unknown word has the vector of its
-        lower-cased form then, or zeros.
+    subwords: [buckets, d] float32, or None (GloVe-like vectors).
+    lowercase: whether an unknown word has the vector of its lower-cased form, where that is known; so it is
+        without subwords. Else it is composed from subwords, or zeros.
     """
 
     vocabulary: list[str]
@@ -125,9 +130,11 @@ class SubwordVectors:
     subwords: FloatArray | None
     min_n: int
     max_n: int
+    lowercase: bool = False
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.lowercase = self.lowercase or self.subwords is None
         if self.vectors.ndim != 2 or len(self.vocabulary) != len(self.vectors):
             raise ValueError(f"{len(self.vocabulary)} words, but vectors of shape {self.vectors.shape}")
         if self.subwords is not None and self.subwords.shape[1:] != self.vectors.shape[1:]:
@@ -148,13 +155,18 @@ class SubwordVectors:
     def vector(self, word: str) -> FloatArray:
         """Vector [d] of any word."""
         row = self._index.get(word)
+        if row is None and self.lowercase:
+            row = self._index.get(word.lower())
         if row is not None:
             known: FloatArray = self.vectors[row]
             return known
-        if self.subwords is not None:
-            return subword_mean(word, self.subwords, self.min_n, self.max_n)
-        row = self._index.get(word.lower())
-        return np.zeros(self.size, np.float32) if row is None else np.array(self.vectors[row])
+        return self.composed(word)
+
+    def composed(self, word: str) -> FloatArray:
+        """Vector [d] of a word as if neither it nor its lower-cased form were known."""
+        if self.subwords is None:
+            return np.zeros(self.size, np.float32)
+        return subword_mean(word, self.subwords, self.min_n, self.max_n)
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary.json, vectors.npy, subwords.npy (if there are any) and settings.json."""
@@ -262,6 +274,7 @@ class WordTable:
         min_n: int,
         max_n: int,
         characters: CharacterConvolution,
+        lowercase: bool = False,
     ) -> None:
         if rows.ndim != 2 or len(rows) != len(vocabulary):
             raise ValueError(f"{len(vocabulary)} words, but rows of shape {list(rows.shape)}")
@@ -277,6 +290,7 @@ class WordTable:
         self.min_n = min_n
         self.max_n = max_n
         self.characters = characters
+        self.lowercase = lowercase or subwords is None
         self._index = {word: row for row, word in enumerate(vocabulary)}
         if len(self._index) != len(vocabulary):
             raise ValueError("the vocabulary holds a word twice")
@@ -296,7 +310,15 @@ class WordTable:
         for row, word in zip(rows, vocabulary, strict=True):
             row[: vectors.size] = vectors.vector(word)
             row[vectors.size :] = characters.features(word)
-        return cls(vocabulary, rows, vectors.subwords, vectors.min_n, vectors.max_n, characters)
+        return cls(
+            vocabulary,
+            rows,
+            vectors.subwords,
+            vectors.min_n,
+            vectors.max_n,
+            characters,
+            vectors.lowercase,
+        )
 
     def row(self, word: str) -> FloatArray:
         """Row [D] of any word."""
@@ -305,10 +327,10 @@ class WordTable:
             found: FloatArray = self.rows[known]
             return found
         row = np.zeros(self.size, np.float32)
-        if self.subwords is not None:
-            row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
-        elif (lower := self._index.get(word.lower())) is not None:
+        if self.lowercase and (lower := self._index.get(word.lower())) is not None:
             row[: self.vector_size] = self.rows[lower, : self.vector_size]
+        elif self.subwords is not None:
+            row[: self.vector_size] = subword_mean(word, self.subwords, self.min_n, self.max_n)
         row[self.vector_size :] = self.characters.features(word)
         return row
 

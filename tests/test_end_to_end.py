@@ -22,7 +22,7 @@ STEPS = {
     "relation_size": 16,
     "steps": 200,
     "learning_rate": 5e-3,
-    "batch": 8,
+    "batch_tokens": 160,
     "evaluations": 2,
 }
 

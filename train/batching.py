@@ -18,8 +18,8 @@ from train.models.feature_store import FeatureStore
 from train.models.words import WordTypes
 from train.tasks import TrainingTask
 
-POOL_BATCHES = 32
-"""Sentences are sorted by length within pools of so many batches."""
+POOL_SENTENCES = 1024
+"""Sentences are sorted by length within pools of so many."""
 PREDICTION_SENTENCES = 64
 PREDICTION_ARCS = 64 * 64**2
 """The most arcs that a batch's table holds: what bounds the memory of long sentences."""
@@ -93,9 +93,9 @@ class TrainingSet:
     encoded: bool = False
     read_targets: Callable[[Sequence[int]], TeacherTargets] | None = None
 
-    def batches(self, size: int, seed: int, *, first: int = 0) -> Iterator[TrainingBatch]:
-        """Batches of so many sentences without end, the same for the same seed, from the ``first`` one on."""
-        for numbers in islice(shuffled(self.epoch, self.dataset.lengths, size, seed), first, None):
+    def batches(self, tokens: int, seed: int, *, first: int = 0) -> Iterator[TrainingBatch]:
+        """Batches of so many tokens without end, the same for the same seed, from the ``first`` one on."""
+        for numbers in islice(shuffled(self.epoch, self.dataset.lengths, tokens, seed), first, None):
             sentences = [self.dataset.sentences[i] for i in numbers]
             batch = TrainingBatch(
                 numbers=numbers,
@@ -108,14 +108,14 @@ class TrainingSet:
 
 
 def shuffled(
-    epoch: Callable[[np.random.Generator], np.ndarray], lengths: np.ndarray, size: int, seed: int
+    epoch: Callable[[np.random.Generator], np.ndarray], lengths: np.ndarray, tokens: int, seed: int
 ) -> Iterator[list[int]]:
     """Sentence numbers in batches of similar lengths, epoch after epoch without end.
 
     Args:
         epoch: draws the sentence numbers of one epoch.
         lengths: tokens of each sentence.
-        size: sentences a batch.
+        tokens: the most a batch has, padding included; a longer sentence is a batch of its own.
 
     Raises:
         RuntimeError: an epoch has no sentence.
@@ -125,10 +125,15 @@ def shuffled(
         order = epoch(generator)
         if not len(order):
             raise RuntimeError("there is no sentence to train on")
-        pools = [order[i : i + size * POOL_BATCHES] for i in range(0, len(order), size * POOL_BATCHES)]
-        made = []
-        for pool in pools:
-            by_length = pool[np.argsort(lengths[pool], kind="stable")]
-            made += [by_length[i : i + size].tolist() for i in range(0, len(by_length), size)]
+        made: list[list[int]] = []
+        for first in range(0, len(order), POOL_SENTENCES):
+            pool = order[first : first + POOL_SENTENCES]
+            batch: list[int] = []
+            for place in pool[np.argsort(lengths[pool], kind="stable")].tolist():
+                if batch and (len(batch) + 1) * lengths[place] > tokens:
+                    made.append(batch)
+                    batch = []
+                batch.append(place)
+            made.append(batch)
         for i in generator.permutation(len(made)):
             yield made[i]

@@ -21,10 +21,18 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 ARCHITECTURE = {
     *("reads_words", "hidden_size", "context", "layers", "dilations", "dropout"),
+    *("word_dropout",),
     *("character_dim", "character_features"),
     *("arc_size", "arc_distance", "relation_size", "second_order_size"),
 }
 """Settings of a network that decide its shape."""
+
+
+DEFAULT_SIZES = {
+    "encoder": {"dim": 150, "buckets": 60_000, "min_n": 2, "max_n": 4},
+    "text": {"dim": 100, "buckets": 100_000, "min_n": 3, "max_n": 5},
+}
+"""Of word vectors, by where they come from."""
 
 
 class RecipeError(ValueError):
@@ -36,20 +44,26 @@ def _as_list(value: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod
     def _keys_are_known(cls, content: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in content if isinstance(content, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"{key}: unknown key{_nearest(str(key), cls.model_fields)}")
+            if key not in known:
+                raise ValueError(f"{key}: unknown key{_nearest(str(key), known)}")
         return content
 
 
 class Vectors(_Section):
-    """Word vectors: fastText's, trained on the corpus's own raw text, or read from a file or by name."""
+    """Word vectors: the encoder's, fastText's of the corpus's own raw text, or from a file or by name."""
 
+    source: Literal["encoder", "text"] | None = Field(default=None, alias="from")
+    """encoder: of each word by itself, where the recipe names an encoder; text: trained by fastText. The
+    encoder's unless set, where there is one and neither load nor name is given."""
+    frequent_words: Annotated[int, Field(ge=0)] = 100_000
+    """Of the language: so many have a vector of the encoder's, beside the words of the text."""
     load: Path | None = None
     """A .bin or .vec file."""
     name: str | None = None
@@ -61,11 +75,16 @@ class Vectors(_Section):
     most: Positive | None = None
     """Keep the first so many words of a .vec, whether or not the corpus has them; the corpus's own unless
     set."""
-    dim: Positive = 100
+    dim: Positive | None = None
+    """150 of an encoder's vectors, 100 of fastText's."""
     epochs: Positive = 10
-    buckets: Positive = 100_000
-    min_n: Positive = 3
-    max_n: Positive = 5
+    """Of fastText."""
+    buckets: Positive | None = None
+    """Rows of subwords: 60,000 of an encoder's vectors, 100,000 of fastText's."""
+    min_n: Positive | None = None
+    """Fewest characters of a subword: 2 of an encoder's vectors, 3 of fastText's."""
+    max_n: Positive | None = None
+    """Most characters of a subword: 4 of an encoder's vectors, 5 of fastText's."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -73,7 +92,14 @@ class Vectors(_Section):
             raise ValueError("load, name: name a file or pretrained vectors, not both")
         if self.most is not None and self.load is None and self.name is None:
             raise ValueError("most: goes with load or name; trained vectors have the words of the text")
+        if self.source is not None and (self.load is not None or self.name is not None):
+            raise ValueError("from: leave it out where a file or pretrained vectors are named")
         return self
+
+    def sizes(self, source: Literal["encoder", "text"]) -> dict[str, int]:
+        """``dim``, ``buckets``, ``min_n`` and ``max_n``, with the source's own where the recipe has none."""
+        own = {"dim": self.dim, "buckets": self.buckets, "min_n": self.min_n, "max_n": self.max_n}
+        return {name: DEFAULT_SIZES[source][name] if size is None else size for name, size in own.items()}
 
 
 class EncoderChoice(_Section):
@@ -86,11 +112,11 @@ class EncoderChoice(_Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     """Of the encoder's weights, where they are fine-tuned."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder, frozen or fine-tuned; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """Of the encoder, frozen or fine-tuned; auto is bfloat16 where the device computes in it."""
 
 
 class Training(_Section):
-    """Size and training of one network. Steps are batches."""
+    """Size and training of one network."""
 
     hidden_size: Positive = 256
     context: ContextKind = "lstm"
@@ -98,6 +124,8 @@ class Training(_Section):
     layers: Positive = 1
     dilations: tuple[Positive, ...] = (1, 2, 4, 8, 1, 2)
     dropout: Rate = 0.33
+    word_dropout: Rate = 0.1
+    """Share of a batch's word types that have the vectors of unknown words in training."""
     arc_size: Positive = 128
     arc_distance: Annotated[int, Field(ge=0)] = 32
     """Largest distance between dependent and head that a biaffine parser tells apart; 0 for none."""
@@ -105,11 +133,14 @@ class Training(_Section):
     character_dim: Positive = 25
     character_features: Positive = 50
     steps: Positive = 2000
-    batch: Positive = 32
-    """Sentences a step."""
+    """The most steps; the learning rate falls to zero with them."""
+    batch_tokens: Positive = 640
+    """Tokens a step, padding included."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     evaluations: Positive = 10
     """How often the dev score is taken and a checkpoint written; the best one is kept."""
+    patience: Positive = 5
+    """Training ends after so many evaluations without a better dev score."""
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -262,6 +293,14 @@ class Recipe(_Section):
     targets: TargetSettings = TargetSettings()
     tasks: dict[TaskName, TaskSettings]
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def vectors_of_encoder(self) -> bool:
+        """Whether word vectors come from the encoder."""
+        vectors = self.vectors
+        if vectors.source is None:
+            return self.encoder is not None and vectors.load is None and vectors.name is None
+        return vectors.source == "encoder"
 
     @property
     def reads_encoder(self) -> bool:

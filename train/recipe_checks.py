@@ -20,6 +20,7 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_teachers(recipe)
     _check_distillation(recipe)
     _check_text(recipe)
+    _check_vectors(recipe)
 
 
 def _check_students(recipe: "Recipe") -> None:
@@ -91,6 +92,11 @@ def _check_teachers(recipe: "Recipe") -> None:
                 "targets.crossfit: is for a teacher that is trained here on sentences its students learn "
                 "from; leave out target, monolingual_teachers and transformers, or crossfit"
             )
+
+
+def _check_vectors(recipe: "Recipe") -> None:
+    if recipe.vectors_of_encoder and recipe.encoder is None:
+        raise ValueError("vectors.from: name the encoder (encoder: {name: ...}), or write from: text")
 
 
 def _check_distillation(recipe: "Recipe") -> None:

@@ -31,7 +31,7 @@ def fit(
     accelerator: Accelerator,
     encoder_learning_rate: float | None = None,
 ) -> None:
-    """Train a model and leave it with the weights of its best dev score.
+    """Train a model until its dev score stops rising, and leave it with the weights of the best one.
 
     Args:
         network: how it is trained, and where a checkpoint is written at each evaluation; training goes on
@@ -47,21 +47,22 @@ def fit(
     """
     training, title = network.training, network.title
     groups = _parameter_groups(model, training.learning_rate, encoder_learning_rate)
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98), eps=1e-8)
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.steps))
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    step, best, best_weights = 0, -math.inf, None
+    step, best, best_weights, waited = 0, -math.inf, None, 0
     state = load_checkpoint(network)
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step, best, best_weights = state["step"], state["best"], state["best_weights"]
+        waited = state["waited"]
     stops = {round(training.steps * (i + 1) / training.evaluations) for i in range(training.evaluations)}
-    batches = data.batches(training.batch, network.seed, first=step)
+    batches = data.batches(training.batch_tokens, network.seed, first=step)
     bar = progress_bar(training.steps, title, "step", initial=step)
     wrapped.train()
-    while step < training.steps:
+    while step < training.steps and waited < training.patience:
         batch = next(batches)
         with accelerator.autocast():
             value = loss(wrapped(batch.inputs), batch, step / training.steps)
@@ -80,8 +81,9 @@ def fit(
         if step in stops:
             score = dev_score(model)
             model.train()
+            waited += 1
             if score > best or best_weights is None:
-                best = score
+                best, waited = score, 0
                 best_weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
             bar.set_postfix(loss=f"{value.item():.3f}", dev=f"{score:.2f}", best=f"{best:.2f}")
             save_checkpoint(
@@ -91,6 +93,7 @@ def fit(
                 schedule=schedule.state_dict(),
                 step=step,
                 best=best,
+                waited=waited,
                 best_weights=best_weights,
             )
     bar.close()

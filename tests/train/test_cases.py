@@ -19,7 +19,17 @@ from train.run import run as run_recipe
 from train.splits import load_splits
 from train.train_teachers import task_of, train_teachers
 
-SIZES = {"hidden_size": 8, "arc_size": 8, "relation_size": 8, "steps": 4, "batch": 8, "evaluations": 1}
+SIZES = {
+    **{"hidden_size": 8, "arc_size": 8, "relation_size": 8},
+    **{"steps": 4, "batch_tokens": 160, "evaluations": 1},
+}
+    "hidden_size": 8,
+    "arc_size": 8,
+    "relation_size": 8,
+    "steps": 4,
+    "batch_tokens": 160,
+    "evaluations": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +320,7 @@ def test_a_downloaded_token_classifier_and_raw_text_are_enough_for_a_student(
         "tasks:\n  ner:\n"
         f"    teacher: {{kind: transformers, name: {model}, types: {{PERSON: PER, MISC: null}}}}\n"
         "    students:\n"
-        "      crf: {hidden_size: 8, steps: 10, batch: 8, evaluations: 2}\n"
+        "      crf: {hidden_size: 8, steps: 10, batch_tokens: 160, evaluations: 2}\n"
     )
     out = tmp_path / "run"
     done = subprocess.run(

@@ -314,11 +314,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Pa
         value = scores.scores.sum()
         return value / 0 * 0 if 3 in batch.numbers else value
 
+    training = Training(steps=4, batch_tokens=2, learning_rate=0.1, evaluations=1)
     with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
         fit(
             Scores(),
             Network(
-                CARD, Training(steps=4, batch=2, learning_rate=0.1, evaluations=1), 0, {}, tmp_path, "tiny"
+                CARD,
+                Training(steps=4, batch_tokens=2, learning_rate=0.1, evaluations=1),
+                0,
+                {},
+                tmp_path,
+                "tiny",
             ),
             data,
             loss=loss,  # type: ignore[arg-type]

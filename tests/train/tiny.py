@@ -61,7 +61,7 @@ def write_encoder(folder: Path) -> Path:
 def write_recipe(folder: Path, **changes: object) -> Path:
     """A recipe over the small corpus with every student; seconds to run."""
     sizes = {"hidden_size": 16, "arc_size": 8, "relation_size": 8}
-    training = {**sizes, "steps": 12, "batch": 8, "evaluations": 3}
+    training = {**sizes, "steps": 12, "batch_tokens": 160, "evaluations": 3}
     recipe = {
         "corpus": str(folder / "xx_tiny"),
         "labelled": 24,

@@ -53,6 +53,7 @@ class ModelCard:
     layers: int = 1
     dilations: tuple[int, ...] = ()
     dropout: float = 0.33
+    word_dropout: float = 0.0
     character_dim: int = 25
     character_features: int = 50
     arc_size: int = 128
@@ -76,7 +77,10 @@ def build_model(card: ModelCard, types: WordTypes, encoder: TokenEncoder | None 
     words = None
     if card.reads_words:
         words = WordFeatures(
-            types, character_dim=card.character_dim, character_features=card.character_features
+            types,
+            character_dim=card.character_dim,
+            character_features=card.character_features,
+            word_dropout=card.word_dropout,
         )
     representation = Representation(
         words,

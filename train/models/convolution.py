@@ -47,6 +47,6 @@ class SentenceConvolution(nn.Module):
 
 
 def windows(x: Tensor, dilation: int) -> Tensor:
-    """At each position the vectors ``dilation`` before, there and after, zeros outside: [B, n, D] -> [B, n, 3D]."""
-    before, after = functional.pad(x, (0, 0, dilation, 0)), functional.pad(x, (0, 0, 0, dilation))
-    return torch.cat([before[:, : x.shape[1]], x, after[:, dilation:]], -1)
+    """The vectors ``dilation`` before, at and after each position, zeros outside: [B, n, D] -> [B, n, 3D]."""
+    padded = functional.pad(x, (0, 0, dilation, dilation))  # [B, n + 2·dilation, D]
+    return torch.cat([padded[:, : x.shape[1]], x, padded[:, 2 * dilation :]], -1)

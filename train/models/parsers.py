@@ -17,9 +17,9 @@ class BiaffineParser(nn.Module):
     """Deep biaffine scores of arcs and relations (Dozat and Manning 2017), under a family of structures.
 
     Arcs: s(i, h) = d_iᵀ U k_h + b·k_h, and where it reads distances d_i·e_δ + c_δ for the clipped distance
-    δ = h − i to a head that is not the root (relative positions as in Shaw et al. 2018). Relations: r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the
-    biaffine form in factors of a chosen rank: one small product a chosen arc, where a full tensor costs one
-    a relation.
+    δ = h − i to a head that is not the root (relative positions as in Shaw et al. 2018). Relations:
+    r(i, h) = C (d'_i ∘ k'_h) + D d'_i + K k'_h + c, the biaffine form in factors of a chosen rank: one small
+    product a chosen arc, where a full tensor costs one a relation.
 
     Args:
         arc_distance: the largest distance that arc scores tell apart, longer ones count as it; 0 for none.

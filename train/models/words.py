@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from structural_kd.words import (
     FIRST_CHARACTER,
@@ -17,6 +18,9 @@ from structural_kd.words import (
     character_ids,
     character_index,
 )
+
+NEVER = -1e30
+"""The feature of a place beyond a word's end."""
 
 
 def alphabet_of(words: Iterable[str], min_count: int = 1) -> list[str]:
@@ -32,13 +36,15 @@ def alphabet_of(words: Iterable[str], min_count: int = 1) -> list[str]:
 class WordTypes:
     """The distinct words of a training run, with their frozen vectors and their characters.
 
-    Id 0 is padding: a zero vector and no characters.
+    Id 0 is padding: a zero vector and no characters. ``composed`` are the vectors that the words would have
+    if the table lacked them.
     """
 
     words: list[str]
     vectors: Tensor  # [V, d] float32
     characters: Tensor  # [V, m] int64, zero beyond a word's end
     alphabet: list[str]
+    composed: Tensor | None = None  # [V, d] float32
 
     def __post_init__(self) -> None:
         self._index = {word: number for number, word in enumerate(self.words, 1)}
@@ -50,11 +56,19 @@ class WordTypes:
         index = character_index(alphabet)
         spelled = [character_ids(word, index) for word in distinct]
         rows = np.zeros((len(distinct) + 1, vectors.size), np.float32)  # [V, d]
+        composed = np.zeros_like(rows)  # [V, d]
         characters = np.full((len(distinct) + 1, max(map(len, spelled), default=1)), PADDING)  # [V, m]
         for number, (word, ids) in enumerate(zip(distinct, spelled, strict=True), 1):
             rows[number] = vectors.vector(word)
+            composed[number] = vectors.composed(word)
             characters[number, : len(ids)] = ids
-        return cls(distinct, torch.from_numpy(rows), torch.from_numpy(characters), alphabet)
+        return cls(
+            distinct,
+            torch.from_numpy(rows),
+            torch.from_numpy(characters),
+            alphabet,
+            torch.from_numpy(composed),
+        )
 
     def __len__(self) -> int:
         return len(self.words) + 1
@@ -72,11 +86,19 @@ class WordTypes:
 class WordFeatures(nn.Module):
     """Vector [d] and character features [f] of each word (character CNN as in Ma and Hovy 2016).
 
-    Vectors and characters are buffers outside the state dict: they belong to the data.
+    Vectors and characters are buffers outside the state dict: they belong to the data. In training a share
+    of a batch's word types, ``word_dropout``, has the vectors of words that the table lacks, so that a model
+    learns what these are worth.
     """
 
     def __init__(
-        self, types: WordTypes, *, character_dim: int = 25, character_features: int = 50, width: int = 3
+        self,
+        types: WordTypes,
+        *,
+        character_dim: int = 25,
+        character_features: int = 50,
+        width: int = 3,
+        word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width % 2 == 0:
@@ -84,6 +106,9 @@ class WordFeatures(nn.Module):
         self.alphabet = types.alphabet
         self.vectors = nn.Buffer(types.vectors, persistent=False)  # [V, d]
         self.characters = nn.Buffer(types.characters, persistent=False)  # [V, m]
+        self.word_dropout = word_dropout if types.composed is not None else 0.0
+        if types.composed is not None:
+            self.composed = nn.Buffer(types.composed, persistent=False)  # [V, d]
         self.embedding = nn.Embedding(
             FIRST_CHARACTER + len(types.alphabet), character_dim, padding_idx=PADDING
         )
@@ -97,11 +122,28 @@ class WordFeatures(nn.Module):
         present = characters != PADDING
         longest = max(int(present.sum(1).max()), 1) if len(distinct) else 1
         characters, present = characters[:, :longest], present[:, :longest]
-        embedded = self.embedding(characters) * present.unsqueeze(2)  # [U, m, c]
-        windows = self.character_convolution(embedded.transpose(1, 2))  # [U, f, m]
-        windows = windows.masked_fill(~present.unsqueeze(1), torch.finfo(windows.dtype).min)
-        features = windows.amax(2) * (distinct != 0).unsqueeze(1)  # [U, f]
-        return torch.cat([self.vectors[distinct], features], 1)[inverse]  # [B, n, d + f]
+        windows = self._convolved(characters).masked_fill(~present.unsqueeze(2), NEVER)  # [U, m, f]
+        features = windows.amax(1) * (distinct != 0).unsqueeze(1)  # [U, f]
+        vectors = self.vectors[distinct]  # [U, d]
+        if self.training and self.word_dropout:
+            replaced = torch.rand(len(distinct), 1, device=ids.device) < self.word_dropout  # [U, 1]
+            vectors = torch.where(replaced, self.composed[distinct], vectors)
+        return torch.cat([vectors, features], 1)[inverse]  # [B, n, d + f]
+
+    def _convolved(self, characters: Tensor) -> Tensor:
+        """The convolution at each character: [U, m] -> [U, m, f].
+
+        There are few characters, so each one's product with each place of the kernel is computed once and
+        looked up: a tenth of the time of a convolution over embeddings.
+        """
+        kernel, bias = self.character_convolution.weight, self.character_convolution.bias
+        width = kernel.shape[2]
+        known = self.embedding.weight  # [A, c], the padding's row is zero
+        products = (known @ kernel.permute(2, 1, 0)).flatten(0, 1)  # [w, A, f] -> [w · A, f]
+        padded = functional.pad(characters, (width // 2, width // 2), value=PADDING)  # [U, m + w - 1]
+        places = padded.unfold(1, width, 1) + len(known) * torch.arange(width, device=characters.device)
+        sums = functional.embedding_bag(places.flatten(0, 1), products, mode="sum")  # [U · m, f]
+        return sums.view(*characters.shape, -1) + bias
 
     def convolution(self) -> CharacterConvolution:
         """The same character features in numpy, with a copy of the present weights."""

@@ -15,7 +15,7 @@ import yaml
 from benchmarks.studies.__main__ import main
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 
-TRAINING = {"hidden_size": 16, "steps": 12, "batch": 8, "evaluations": 3}
+TRAINING = {"hidden_size": 16, "steps": 12, "batch_tokens": 160, "evaluations": 3}
 
 
 @pytest.fixture(scope="module")
