@@ -1,5 +1,6 @@
 """Plain text and JSON lines, and the reading and writing of any corpus file line by line."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,3 +81,18 @@ def read_jsonl(path: Path | str) -> list[Sentence]:
         except ValueError as error:
             raise CorpusError(path, number, str(error)) from error
     return sentences
+
+
+def write_jsonl(path: Path | str, sentences: Iterable[Sentence]) -> None:
+    """A JSON object a line, without what a sentence lacks; `read_jsonl` gives the same sentences again."""
+    lines = []
+    for sentence in sentences:
+        row = _Row(
+            tokens=list(sentence.words),
+            tags=sentence.tags and list(sentence.tags),
+            heads=sentence.heads and list(sentence.heads),
+            deprels=sentence.deprels and list(sentence.deprels),
+            text=sentence.text,
+        )
+        lines.append(json.dumps(row.model_dump(exclude_none=True), ensure_ascii=False))
+    write_lines(path, lines)
