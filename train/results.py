@@ -12,6 +12,9 @@ from train.tasks import TASKS
 TEACHER_FILES = {"teacher.json": None, "token_teacher.json": "token"}
 """Where the scores of a task's teachers are, and their case where it is not that of the first student."""
 
+STUDENT = ("task", "case", "system", "objective", "seed")
+"""The keys of a row that say which student it is of."""
+
 KEPT, GAP = "kept", "gap"
 """A student's main score in percent of its teacher's; and the percentage of the way from the same student
 alone to the teacher that it has come."""
@@ -81,6 +84,22 @@ def gap_recovered(teacher: float, alone: float, distilled: float) -> float | Non
 def read_rows(out: Path) -> list[dict[str, Any]]:
     """The rows of a run's ``results.jsonl``."""
     return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def comparisons(out: Path, student: Path) -> dict[str, dict[str, float]]:
+    """What a student of a run keeps of its teacher's score and closes of the gap, by split and metric.
+
+    Nothing where the run's rows do not say it.
+    """
+    if not (out / "results.jsonl").is_file():
+        return {}
+    about = student_rows(student)[0]
+    wanted = [about[key] for key in STUDENT]
+    found: dict[str, dict[str, float]] = {}
+    for row in read_rows(out):
+        if row["metric"] in (KEPT, GAP) and [row[key] for key in STUDENT] == wanted:
+            found.setdefault(row["split"], {})[row["metric"]] = row["value"]
+    return found
 
 
 def encoder_weights(out: Path) -> list[str]:
