@@ -176,8 +176,8 @@ class ModelInfo(BaseModel):
     )
     labels: list[str] = Field(description="The labels of entities, or relations, that answers may hold.")
     scores: Any = Field(
-        description="What it reached, as its bundle says, in percent by split and metric: F1 or attachment, and "
-        "for a student what it has `kept` of its teacher's score and its `agreement` with the teacher."
+        description="What it reached, as its bundle says, in percent by split and metric: F1 or attachment, "
+        "and for a student what it has `kept` of its teacher's score and its `agreement` with the teacher."
     )
     provider: str = Field(description="ONNX Runtime's execution provider in use.")
 

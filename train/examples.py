@@ -146,9 +146,9 @@ def _report(task: str, examples: Sequence[Example], tested: int, names: Sequence
 
 
 def _table(task: str, example: Example) -> str:
-    """What the systems say: every entity that any of them has, or every token whose arc the students differ in.
+    """What the systems say: of every entity that any of them has, or every token whose arcs differ.
 
-    A line has one entity or token, isolated from what is around it: so text from right to left stays readable.
+    A line has one entity or token, isolated from what is around it: text from right to left stays readable.
     """
     _, _, alone, distilled = example.answers
     if task == "ner":

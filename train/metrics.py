@@ -23,7 +23,7 @@ def entity_counts(
 
     def spans(sentence: Sentence, of: Sequence[str]) -> set[Span]:
         found = spans_from_bioes(of)
-        return {span for span in found if not known.issuperset(sentence.words[span.start : span.end])}
+        return {span for span in found if not set(sentence.words[span.start : span.end]) <= known}
 
     counts = np.zeros((len(sentences), 3), np.int32)
     for row, sentence, predicted in zip(counts, sentences, tags, strict=True):

@@ -19,7 +19,6 @@ from train.network import CHECKPOINT, Network
 from train.structs import StructuredDistribution
 from train.trainer import fit
 
-
 PREDICTIONS = "predictions.jsonl"
 """A student's predictions for the test split, beside its weights."""
 

@@ -35,7 +35,6 @@ from train.splits import words_digest
 from train.tasks import TASKS, TrainingTask
 from train.train_network import HeldOut, train_network
 
-
 TEACHER_PREDICTIONS = "teacher_predictions.jsonl"
 """The predictions of a task's teachers together for the test split, in the task's folder."""
 

@@ -87,12 +87,8 @@ def write_jsonl(path: Path | str, sentences: Iterable[Sentence]) -> None:
     """A JSON object a line, without what a sentence lacks; `read_jsonl` gives the same sentences again."""
     lines = []
     for sentence in sentences:
-        row = _Row(
-            tokens=list(sentence.words),
-            tags=sentence.tags and list(sentence.tags),
-            heads=sentence.heads and list(sentence.heads),
-            deprels=sentence.deprels and list(sentence.deprels),
-            text=sentence.text,
-        )
-        lines.append(json.dumps(row.model_dump(exclude_none=True), ensure_ascii=False))
+        row = {"tokens": sentence.words, "tags": sentence.tags, "heads": sentence.heads}
+        row |= {"deprels": sentence.deprels, "text": sentence.text}
+        known = {name: value for name, value in row.items() if value is not None}
+        lines.append(json.dumps(known, ensure_ascii=False))
     write_lines(path, lines)
