@@ -111,8 +111,8 @@ def read_run(run: Path) -> list[Scores]:
         rows = read_rows(run)
     except OSError as error:
         raise RunError(f"{run}: no finished run ({error.filename}: {error.strerror})") from None
-    tested = recipe["target"] or recipe["corpus"] or recipe["text"]
-    names = [Path(name).name for name in ([tested] if isinstance(tested, str) else tested)]
+    sources = [*recipe["corpus"], recipe["target"]] if recipe["corpus"] else [recipe["text"]]
+    names = [Path(source).name for source in sources if source]
     if len(names) != 1 or names[0] not in CORPORA:
         known = ", ".join(CORPORA)
         raise RunError(f"{run}: its corpus is {', '.join(names)}; there are figures of {known}")
@@ -202,9 +202,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no run given has: {', '.join(missing)}; they are null in {options.out}", file=sys.stderr)
     for scores in found:
         few = "" if len(scores.distilled) >= SEEDS else f"; the targets are for the mean of {SEEDS}"
-        print(
-            f"{scores.run}, {scores.task}: {scores.student}, seeds {', '.join(map(str, scores.distilled))}{few}"
-        )
+        seeds = ", ".join(map(str, scores.distilled))
+        print(f"{scores.run}, {scores.task}: {scores.student}, seeds {seeds}{few}")
     print(f"\n{targets_table(made)}\n\nfigures: {options.out}")
     return 0
 
@@ -216,15 +215,12 @@ def _scores(
     of_test = [row for row in rows if row["task"] == task and row["split"] == "test"]
     metric = AGREEMENT if corpus == PII else TASKS[task].metric
 
-    def by_seed(system: str, objective: str) -> dict[int, dict[str, Any]]:
-        return {
-            row["seed"]: row
-            for row in of_test
-            if (row["system"], row["objective"], row["metric"]) == (system, objective, metric)
-            and (system == "teacher" or row["case"] == case)
-        }
+    def by_seed(objective: str) -> dict[int, dict[str, Any]]:
+        wanted = "student", case, objective, metric
+        keys = "system", "case", "objective", "metric"
+        return {row["seed"]: row for row in of_test if tuple(row[key] for key in keys) == wanted}
 
-    distilled = by_seed("student", objective)
+    distilled = by_seed(objective)
     if not distilled:
         raise RunError(f"{run}: results.jsonl has no {metric} of the student {kind} {objective} of {task}")
     # The first is the task's own teacher; one of the objective ``token`` may follow.
@@ -240,14 +236,14 @@ def _scores(
         labelled=first["labelled"],
         unlabelled=first["unlabelled"],
         teacher=teachers[0] if teachers else None,
-        alone={seed: row["value"] for seed, row in by_seed("student", "none").items()},
+        alone={seed: row["value"] for seed, row in by_seed("none").items()},
         distilled={seed: row["value"] for seed, row in distilled.items()},
         speed_ratio=json.loads(speed.read_text(encoding="utf-8"))["speed_ratio"] if speed.is_file() else None,
     )
 
 
 def _served(run: Path, task: str, recipe: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Kind and case of the served student, and its objective: the recipe's first other where it learned alone.
+    """Kind and case of the served student, and its objective; the recipe's first other for one that is alone.
 
     Raises:
         RunError: the run is not finished, or distils nothing.

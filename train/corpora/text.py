@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -87,8 +88,7 @@ def write_jsonl(path: Path | str, sentences: Iterable[Sentence]) -> None:
     """A JSON object a line, without what a sentence lacks; `read_jsonl` gives the same sentences again."""
     lines = []
     for sentence in sentences:
-        row = {"tokens": sentence.words, "tags": sentence.tags, "heads": sentence.heads}
-        row |= {"deprels": sentence.deprels, "text": sentence.text}
-        known = {name: value for name, value in row.items() if value is not None}
-        lines.append(json.dumps(known, ensure_ascii=False))
+        values = asdict(sentence)
+        row = {"tokens": values.pop("words")} | {key: v for key, v in values.items() if v is not None}
+        lines.append(json.dumps(row, ensure_ascii=False))
     write_lines(path, lines)
