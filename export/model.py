@@ -199,7 +199,7 @@ def load_from_run(run: Path, task: str, role: str) -> TrainedModel:
             "from such a teacher all the same: leave out --teachers"
         )
     if role == "student":
-        scores, compared = about["scores"], comparisons(run, folder)
+        scores, compared = about.get("scores", {}), comparisons(run, folder)
         about["scores"] = {split: scores[split] | compared.get(split, {}) for split in scores}
     types = read_word_types(run / "words")
     encoder = load_encoder(card.encoder.name) if card.encoder else None
