@@ -44,6 +44,7 @@ from structural_kd.words import SubwordVectors, WordTable
 from train.models.card import ModelCard, load_trained, read_card
 from train.models.encoders import Encoder, TokenEncoder, load_encoder
 from train.models.words import WordTypes
+from train.results import comparisons
 from train.word_types import read_word_types
 
 GRAPHS: dict[str, dict[str, Callable[[Any, Product], onnx.ModelProto]]] = {
@@ -197,6 +198,9 @@ def load_from_run(run: Path, task: str, role: str) -> TrainedModel:
             f"{folder}: {what} has no graph; {', '.join(GRAPHS)} over words can be exported. Students learn "
             "from such a teacher all the same: leave out --teachers"
         )
+    if role == "student":
+        scores, compared = about.get("scores", {}), comparisons(run, folder)
+        about["scores"] = {split: scores[split] | compared.get(split, {}) for split in scores}
     types = read_word_types(run / "words")
     encoder = load_encoder(card.encoder.name) if card.encoder else None
     tuned = None

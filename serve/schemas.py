@@ -175,7 +175,10 @@ class ModelInfo(BaseModel):
         "without rules of its own."
     )
     labels: list[str] = Field(description="The labels of entities, or relations, that answers may hold.")
-    scores: Any = Field(description="What it reached, and on which corpus, as its bundle says.")
+    scores: Any = Field(
+        description="What it reached, as its bundle says, in percent by split and metric: F1 or attachment, "
+        "and for a student what it has `kept` of its teacher's score and its `agreement` with the teacher."
+    )
     provider: str = Field(description="ONNX Runtime's execution provider in use.")
 
 

@@ -102,9 +102,11 @@ class Manifest:
 
     ``labels`` are BIOES tags for entities and relations for trees; ``relative_labels`` the closed label set
     of a sequence labeller. ``parameters`` counts every weight, frozen word vectors and an encoder included,
-    ``trainable_parameters`` those that training changed. ``scores`` are by split and metric, of the model as
-    it was trained; ``quantisation`` says what ``precision`` int8 takes away from them. ``digest`` is the
-    SHA-256 of all the rest.
+    ``trainable_parameters`` those that training changed. ``scores`` are by split and metric, in percent, of
+    the model as it was trained: beside F1 or attachment the ``agreement`` with its teacher, the score on
+    ``unseen_`` words, the share that is ``kept`` of the teacher's score and of the ``gap`` to it that is
+    closed, as far as they were measured; ``quantisation`` says what ``precision`` int8 takes away from them.
+    ``digest`` is the SHA-256 of all the rest.
     """
 
     format_version: Integer

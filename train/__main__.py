@@ -15,6 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from structural_kd.files import write_whole
 from train.recipe import RecipeError, load_recipe
 
 
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     # The rest is slow to import, and neither a wrong recipe nor --help should wait for it.
-    from train.report import results_table
+    from train.examples import write_examples
+    from train.report import LEGEND, results_table
     from train.results import encoder_weights
     from train.run import USER_ERRORS, run
 
@@ -74,8 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
         f"Test split of {split.partition('/')[2] or tested_on}:\n\n{results_table(rows, split)}"
         for split in sorted({row["split"] for row in rows if row["split"].startswith("test")})
     ]
-    closing = "\n\n".join([*parts, *encoder_weights(out)]) + "\n"
-    (out / "table.md").write_text(closing, encoding="utf-8")
+    closing = "\n\n".join([*parts, LEGEND, *encoder_weights(out)]) + "\n"
+    write_whole(out / "table.md", closing)
+    examples = write_examples(out)
+    if examples is not None:
+        print(f"\n{examples}\nexamples: {out / 'examples.md'}")
     print(f"\n{closing}\nrows: {out / 'results.jsonl'}")
     return 0
 

@@ -18,14 +18,17 @@ from train.tasks import TrainingTask
 
 SPEED_SENTENCES = 256
 AGREEMENT = "agreement"
-"""The score against the teacher's predictions, where there is no gold."""
+"""The task's main score, with the teacher's predictions in the place of gold."""
+UNSEEN = "unseen_"
+"""Before the name of the main score: of entities with a word, or of words, that training text never had."""
 
 
 class Evaluation(NamedTuple):
-    """Scores in percent, empty where nothing can be compared; and the counts that they come from."""
+    """Scores in percent, empty where nothing can be compared; and what they come from."""
 
     scores: dict[str, float]
     counts: np.ndarray | None  # [n, 3] of the sentences with gold
+    predictions: Mapping[int, Any]  # by sentence number, empty where nothing can be compared
 
 
 def evaluate(
@@ -37,19 +40,29 @@ def evaluate(
 ) -> Evaluation:
     """A model's scores on the sentences of these numbers.
 
-    Where none of them has gold, the teacher's predictions (``references``) stand in, and the only score is
-    the ``agreement`` with them, measured as the task's main score is.
+    Against gold: the task's scores, and its main score on what has a word that the students' training text
+    never had (``unseen_f1``, ``unseen_las``). Against the teacher's predictions (``references``), as far as
+    they are given: the main score, as ``agreement``.
     """
     sentences = experiment.splits.sentences
     gold = [i for i in numbers if task.has_gold(sentences[i])]
+    taught = [i for i in numbers if i in references]
+    if not gold and not taught:
+        return Evaluation({}, None, {})
+    found = dict(zip(numbers, predictions(experiment, task, model, numbers), strict=True))
+    scores: dict[str, float] = {}
+    counts = None
     if gold:
-        counts = task.counts([sentences[i] for i in gold], predictions(experiment, task, model, gold))
-        return Evaluation(task.scores_of(counts), counts)
-    known = [i for i in numbers if i in references]
-    if not known:
-        return Evaluation({}, None)
-    counts = task.counts([references[i] for i in known], predictions(experiment, task, model, known))
-    return Evaluation({AGREEMENT: task.scores_of(counts)[task.metric]}, None)
+        wanted, predicted = [sentences[i] for i in gold], [found[i] for i in gold]
+        counts = task.counts(wanted, predicted)
+        scores |= task.scores_of(counts)
+        unseen = task.counts(wanted, predicted, known=experiment.splits.taught_words)
+        if unseen.any():
+            scores[UNSEEN + task.metric] = task.scores_of(unseen)[task.metric]
+    if taught:
+        agreeing = task.counts([references[i] for i in taught], [found[i] for i in taught])
+        scores[AGREEMENT] = task.scores_of(agreeing)[task.metric]
+    return Evaluation(scores, counts, found)
 
 
 def main_score(task: TrainingTask, scores: Mapping[str, float]) -> float:

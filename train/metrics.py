@@ -1,10 +1,10 @@
 """Scores of predictions against gold, in percent, and the counts of each sentence that they come from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 
 import numpy as np
 
-from structural_kd.labels import spans_from_bioes
+from structural_kd.labels import Span, spans_from_bioes
 from train.corpora import Sentence
 
 
@@ -13,14 +13,23 @@ def entity_scores(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]]) 
     return entity_scores_of(entity_counts(sentences, tags))
 
 
-def entity_counts(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]]) -> np.ndarray:
-    """Of each sentence: entities that are right, found, wanted: [n, 3]."""
+def entity_counts(
+    sentences: Sequence[Sentence], tags: Sequence[Sequence[str]], *, known: Set[str] = frozenset()
+) -> np.ndarray:
+    """Of each sentence: entities that are right, found, wanted: [n, 3].
+
+    Entities all of whose words are ``known`` do not count, in gold and prediction alike.
+    """
+
+    def spans(sentence: Sentence, of: Sequence[str]) -> set[Span]:
+        found = spans_from_bioes(of)
+        return {span for span in found if not set(sentence.words[span.start : span.end]) <= known}
+
     counts = np.zeros((len(sentences), 3), np.int32)
     for row, sentence, predicted in zip(counts, sentences, tags, strict=True):
         if sentence.tags is None:
             raise ValueError("a sentence without gold entities can not be scored")
-        gold_spans = set(spans_from_bioes(sentence.tags))
-        predicted_spans = set(spans_from_bioes(predicted))
+        gold_spans, predicted_spans = spans(sentence, sentence.tags), spans(sentence, predicted)
         row[:] = len(gold_spans & predicted_spans), len(predicted_spans), len(gold_spans)
     return counts
 
@@ -52,17 +61,21 @@ def attachment_counts(
     trees: Sequence[tuple[Sequence[int], Sequence[str]]],
     *,
     without: Collection[str] = (),
+    known: Set[str] = frozenset(),
 ) -> np.ndarray:
-    """Of each sentence: tokens that count, those with their head, those with head and relation: [n, 3]."""
+    """Of each sentence: tokens that count, those with their head, those with head and relation: [n, 3].
+
+    Tokens whose word is ``known``, or whose gold relation is one of ``without``, do not count.
+    """
     counts = np.zeros((len(sentences), 3), np.int32)
     for row, sentence, (heads, deprels) in zip(counts, sentences, trees, strict=True):
         if sentence.heads is None or sentence.deprels is None:
             raise ValueError("a sentence without a gold tree can not be scored")
         tokens = attached = labelled = 0
-        for gold_head, gold_relation, head, relation in zip(
-            sentence.heads, sentence.deprels, heads, deprels, strict=True
+        for word, gold_head, gold_relation, head, relation in zip(
+            sentence.words, sentence.heads, sentence.deprels, heads, deprels, strict=True
         ):
-            if gold_relation in without:
+            if gold_relation in without or word in known:
                 continue
             tokens += 1
             attached += gold_head == head

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from structural_kd.files import write_whole
 from train.batching import Dataset
-from train.corpora import CorpusError, CorpusWarning
+from train.corpora import CorpusError, CorpusWarning, write_jsonl
 from train.distill.target_store import Content, TargetStore
 from train.distill.targets import store_targets
 from train.evaluation import main_score
@@ -182,10 +182,11 @@ def _accelerator(recipe: Recipe) -> Accelerator:
 
 
 def _write_inputs(recipe: Recipe, splits: Splits, out: Path) -> None:
-    """What export reads of a run beside its models: the recipe, and the words of the test split."""
+    """What is read of a run beside its models: the recipe; the test split, its words alone and with gold."""
     write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     lines = [" ".join(sentence.words) + "\n" for sentence in splits.select(splits.test)]
     write_whole(out / "test.txt", "".join(lines))
+    write_jsonl(out / "test.jsonl", splits.select(splits.test))
 
 
 @lru_cache(maxsize=2)

@@ -58,6 +58,11 @@ class Splits:
     def words_digest(self) -> str:
         return words_digest(self.sentences)
 
+    @cached_property
+    def taught_words(self) -> frozenset[str]:
+        """Every word of the students' training text, labelled and raw."""
+        return frozenset(word for i in self.student_train for word in self.sentences[i].words)
+
 
 def words_digest(sentences: Iterable[Sentence]) -> str:
     """SHA-256 over the words of sentences, in order: whether stored targets belong to them."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.batching import TrainingBatch, TrainingSet
-from train.corpora import Sentence
+from train.corpora import Sentence, write_jsonl
 from train.evaluation import count_parameters, evaluate, main_score, speed
 from train.experiment import Experiment
 from train.models.card import build_model, save_trained
@@ -18,6 +18,9 @@ from train.models.encoders import TokenEncoder
 from train.network import CHECKPOINT, Network
 from train.structs import StructuredDistribution
 from train.trainer import fit
+
+PREDICTIONS = "predictions.jsonl"
+"""A student's predictions for the test split, beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class HeldOut:
     Args:
         dev: they choose the weights that are kept.
         tested: the splits it is scored on, by name; those without gold or references are left out.
-        references: the teachers' predictions, where dev has no gold.
+        references: the teachers' predictions for test, and for dev where it has no gold.
     """
 
     dev: Sequence[int]
@@ -77,6 +80,10 @@ def train_network(
     # Beside the scores what they come from, sentence by sentence, for tests of significance between models.
     counts = {name.replace("/", "-"): f.counts for name, f in found.items() if f.counts is not None}
     np.savez_compressed(network.folder / "counts.npz", allow_pickle=False, **counts)
+    if network.card.role == "student":
+        sentences = experiment.splits.sentences
+        predicted = [task.annotated(sentences[i], p) for i, p in found["test"].predictions.items()]
+        write_jsonl(network.folder / PREDICTIONS, predicted)
     encoder = experiment.encoder if network.card.encoder else None
     save_trained(
         network.folder,

@@ -32,7 +32,7 @@ class Supervision:
 
     Args:
         token_teachers: those of the objective ``token``; where it has none of its own, the others.
-        references: predictions of the teachers by sentence number, where dev has no gold.
+        references: predictions of the teachers by sentence number, for test, and for dev without gold.
         targets: by whether they are the token teachers', by student family and by content.
     """
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from structural_kd.files import write_whole
 from train.batching import TrainingSet
-from train.corpora import Sentence
+from train.corpora import Sentence, write_jsonl
 from train.distill.loss import gold_loss
 from train.evaluation import (
     count_parameters,
@@ -31,8 +31,12 @@ from train.models.token_classifier import TokenClassifier, load_token_classifier
 from train.network import Network
 from train.progress import log
 from train.recipe import RecipeError, Teacher
+from train.splits import words_digest
 from train.tasks import TASKS, TrainingTask
 from train.train_network import HeldOut, train_network
+
+TEACHER_PREDICTIONS = "teacher_predictions.jsonl"
+"""The predictions of a task's teachers together for the test split, in the task's folder."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +94,22 @@ def train_teachers(
 def reference_predictions(
     experiment: Experiment, task: TrainingTask, teachers: TrainedTeachers
 ) -> dict[int, Sentence]:
-    """Where dev has no gold: the teachers' predictions for dev and test, to compare students with."""
+    """The teachers' predictions to compare students with: for test, and for dev where it has no gold.
+
+    Those for test are written as well, to ``teacher_predictions.jsonl``.
+    """
     splits = experiment.splits
-    if any(task.has_gold(sentence) for sentence in splits.select(splits.dev)):
-        return {}
-    log(f"{task.name}: no gold in dev; students are chosen by their agreement with the teacher")
-    numbers = [i for i in (*splits.dev, *splits.test) if not task.has_gold(splits.sentences[i])]
+    numbers = list(splits.test)
+    if not any(task.has_gold(sentence) for sentence in splits.select(splits.dev)):
+        log(f"{task.name}: no gold in dev; students are chosen by their agreement with the teacher")
+        numbers += splits.dev
     found = predictions(experiment, task, teachers.ensemble, numbers)
-    return {
+    references = {
         i: task.annotated(splits.sentences[i], prediction)
         for i, prediction in zip(numbers, found, strict=True)
     }
+    write_jsonl(experiment.out / task.name / TEACHER_PREDICTIONS, [references[i] for i in splits.test])
+    return references
 
 
 def kind_of(teacher: Teacher, task: TrainingTask) -> TeacherKind:
@@ -239,10 +248,12 @@ def _write_scores(
 ) -> None:
     """Scores, size and speed of all teachers together, measured once and kept."""
     case = case_of(trained.kinds, next(iter(experiment.recipe.tasks[task.name].students)))
-    of = [trained.digest, experiment.splits.digest, case]
+    splits = experiment.splits
+    # What counts as unseen depends on the students' training text.
+    of = [trained.digest, splits.digest, case, words_digest(splits.select(splits.student_train))]
     if file.exists() and json.loads(file.read_text(encoding="utf-8"))["of"] == of:
         return
-    measured: Mapping[str, list[int]] = {"dev": experiment.splits.dev, **tested_splits(experiment, task)}
+    measured: Mapping[str, list[int]] = {"dev": splits.dev, **tested_splits(experiment, task)}
     scores = {
         name: evaluate(experiment, task, trained.ensemble, numbers, {}).scores
         for name, numbers in measured.items()
@@ -252,7 +263,7 @@ def _write_scores(
         "of": of,
         "case": case,
         "encoder": encoder and {"name": encoder.name, "weights": encoder.weights, "digest": encoder.digest},
-        "labelled": len(experiment.splits.labelled),
+        "labelled": len(splits.labelled),
         "seed": _seed_of(experiment, teachers[0]),
         "scores": {split: found for split, found in scores.items() if found},
         "parameters": count_parameters(experiment, trained.ensemble),

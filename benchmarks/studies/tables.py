@@ -23,7 +23,7 @@ from benchmarks.studies.significance import (
     shared_seeds,
 )
 from train.evaluation import AGREEMENT
-from train.report import gap_recovered
+from train.results import gap_recovered
 from train.tasks import TASKS
 
 FEWEST_SEEDS = 3

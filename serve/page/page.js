@@ -13,7 +13,7 @@ const STAGES = {
 const part = (id) => document.getElementById(id);
 const languageNames = new Intl.DisplayNames(["en"], { type: "language" });
 
-let offered = false;
+let offered = [];
 let running = new AbortController();
 
 part("form").addEventListener("submit", (event) => {
@@ -26,6 +26,7 @@ part("form").addEventListener("keydown", (event) => {
   run();
 });
 part("key").addEventListener("change", start);
+TASKS.forEach((task) => part(`${task}-model`).addEventListener("change", () => showReached(task)));
 start();
 
 /** Offers the server's models and texts in their languages, or says why it cannot. */
@@ -45,10 +46,11 @@ function offer(models) {
     part(`${task}-model`).disabled = part(task).disabled = fitting.length === 0;
     part(task).checked = fitting.length > 0;
   }
+  offered = models;
+  TASKS.forEach(showReached);
   const samples = samplesFor([...new Set(models.map((model) => model.language))]);
   part("samples").replaceChildren(...samples.map(sampleButton));
   part("text").value ||= samples[0].text;
-  offered = true;
 }
 
 function modelOption(model) {
@@ -74,6 +76,22 @@ function chooseLanguage(select, language) {
   if (select.selectedOptions[0]?.lang === language) return;
   const fitting = [...select.options].find((option) => option.lang === language);
   if (fitting) fitting.selected = true;
+  select.dispatchEvent(new Event("change"));
+}
+
+/** Beside a task's model what it reached on its test split, as far as its bundle says. */
+function showReached(task) {
+  const model = offered.find(({ id }) => id === part(`${task}-model`).value);
+  part(`${task}-reached`).textContent = reachedInWords(model?.scores?.test ?? {});
+}
+
+function reachedInWords({ f1, las, kept, agreement }) {
+  const score = f1 === undefined ? ["LAS", las] : ["F1", f1];
+  const parts = [];
+  if (score[1] !== undefined) parts.push(`${score[0]} ${score[1].toFixed(1)} in the test`);
+  if (kept !== undefined) parts.push(`${kept.toFixed(0)} % of its teacher's`);
+  if (agreement !== undefined) parts.push(`agreement with its teacher ${agreement.toFixed(1)}`);
+  return parts.join(", ");
 }
 
 /** Asks for every chosen task and shows the answers; a run that is still under way is given up. */
@@ -83,7 +101,7 @@ async function run() {
   const { signal } = running;
   part("results").ariaBusy = "true";
   try {
-    if (!offered) await start();
+    if (!offered.length) await start();
     say("Running…");
     const sections = await Promise.all(tasksToRun().map((task) => answerSection(task, signal)));
     part("results").replaceChildren(...sections);

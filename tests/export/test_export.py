@@ -10,7 +10,7 @@ import pytest
 
 import structural_kd
 from export.__main__ import main
-from export.model import GRAPHS, TrainedModel, export_model, write_bundle
+from export.model import GRAPHS, TrainedModel, export_model, load_from_run, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
 from export.write import new_bundle, write_manifest
 from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
@@ -101,6 +101,22 @@ def test_the_command_writes_a_bundle_for_each_task_and_prints_a_table(tmp_path, 
         assert manifest.scores["test"] == {"f1": 80.5}
         assert manifest.provenance.objective == "structural"
         assert "torch" in manifest.provenance.versions
+
+
+def test_the_scores_of_a_student_say_what_it_keeps_of_its_teacher(tmp_path):
+    run = run_folder(tmp_path / "tiny", {"ner": "crf"})
+    student = run / "ner" / "students" / "crf-structural-seed1"
+    about = json.loads((student / "model.json").read_text())
+    about |= {"case": "1a", "labelled": 1, "unlabelled": 1, "parameters": 1, "sentences_per_second": 1.0}
+    (student / "model.json").write_text(json.dumps(about))
+    row = {"task": "ner", "case": "1a", "system": "student", "objective": "structural", "split": "test"}
+    values = [(1, "f1", 80.5), (1, "kept", 96.25), (1, "gap", -4.0), (2, "kept", 1.0)]
+    rows = [{**row, "seed": seed, "metric": metric, "value": value} for seed, metric, value in values]
+    (run / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert load_from_run(run, "ner", "student").about["scores"] == {
+        "dev": {"f1": 81.25},
+        "test": {"f1": 80.5, "kept": 96.25, "gap": -4.0},
+    }
 
 
 def test_the_parameters_count_the_word_vectors_and_subwords_too(tmp_path):

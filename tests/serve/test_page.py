@@ -258,6 +258,25 @@ def test_the_page_names_the_model_and_the_time_of_an_answer(page: Page) -> None:
         assert " ms of it in the server: reading " in time.text
 
 
+def test_the_page_says_what_a_model_keeps_of_its_teacher(browser: Chrome, serve: Serve) -> None:
+    reached = {"f1": 58.21, "precision": 60.0, "kept": 95.6, "gap": 44.7, "agreement": 81.04}
+    served = serve(
+        {
+            "names": FakeNer(FakeManifest(scores={"test": reached})),
+            "names-he": FakeNer(FakeManifest(language="he", scores={"test": {"agreement": 91.0}})),
+            "trees": FakeParser(),
+        }
+    )
+    page = Page(browser, served)
+    said = page.one("#ner-reached")
+    for part in ("F1 58.2", "96 % of its teacher's", "agreement with its teacher 81.0"):
+        assert part in said.text
+    page.choose(ner="names-he")
+    assert "agreement with its teacher 91.0" in said.text
+    assert "F1" not in said.text
+    assert page.one("#parse-reached").text == ""
+
+
 def test_markup_in_the_text_is_shown_as_text(page: Page) -> None:
     page.run(HOSTILE)
     assert page.text == HOSTILE

@@ -20,9 +20,6 @@ from train.splits import load_splits
 from train.train_teachers import task_of, train_teachers
 
 SIZES = {
-    **{"hidden_size": 8, "arc_size": 8, "relation_size": 8},
-    **{"steps": 4, "batch_tokens": 160, "evaluations": 1},
-}
     "hidden_size": 8,
     "arc_size": 8,
     "relation_size": 8,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tests.train.tiny import write_corpus, write_encoder, write_recipe
 from train.__main__ import main
 from train.batching import Dataset, TrainingBatch, TrainingSet
-from train.corpora import Sentence
+from train.corpora import Sentence, read_jsonl
 from train.models.batch import Batch
 from train.models.card import ModelCard, read_card
 from train.models.words import WordTypes
@@ -86,15 +86,9 @@ def test_a_run_writes_one_row_a_number_for_the_teacher_and_every_student(finishe
             for objective in ("none", "top1", "structural")
         ),
     }
-    assert {row["metric"] for row in found} == {
-        "f1",
-        "precision",
-        "recall",
-        "uas",
-        "las",
-        "params",
-        "lost_mass",
-    }
+    always = {"f1", "precision", "recall", "uas", "las", "agreement", "params", "lost_mass"}
+    # None of these where there is nothing to divide by: no word is unseen, the teacher is no better.
+    assert always <= {row["metric"] for row in found} <= always | {"kept", "gap"}
     unlabelled = {(row["objective"], row["unlabelled"]) for row in found if row["system"] == "student"}
     assert unlabelled == {("none", 0), ("top1", 16), ("structural", 16)}
 
@@ -103,7 +97,9 @@ def test_a_run_ends_with_a_table_and_leaves_the_files_for_export(finished: Path)
     printed = (finished / "printed.txt").read_text()
     lines = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     assert any(line[1:3] == ["ner", "teacher"] for line in lines)
-    assert any(line[1:5] == ["parse", "student", "1b-biaffine", "structural"] for line in lines)
+    assert any(line[1:4] == ["parse", "structural", "1b-biaffine"] for line in lines)
+    assert any(line[1:4] == ["parse", "alone", "1b-biaffine"] for line in lines)
+    assert (finished / "examples.md").read_text() in printed
     assert re.search(r"^Encoder .*encoder: .+; SHA-256 [0-9a-f]{12}", printed, re.MULTILINE)
     assert len((finished / "test.txt").read_text().splitlines()) == 8
     for task in ("ner", "parse"):
@@ -249,7 +245,24 @@ def test_every_model_leaves_its_counts_of_each_test_sentence(finished: Path) -> 
             assert set(counts.files) == {"dev", "test"}
             assert counts["test"].shape == (8, 3)
             for split in counts.files:
-                assert task.scores_of(counts[split]) == pytest.approx(about["scores"][split])
+                scores = task.scores_of(counts[split])
+                assert scores == pytest.approx({name: about["scores"][split][name] for name in scores})
+
+
+def test_predictions_for_the_test_split_are_kept_and_agreement_is_with_the_teachers(finished: Path) -> None:
+    gold = read_jsonl(finished / "test.jsonl")
+    for file in finished.glob("*/students/*/model.json"):
+        card, about = read_card(file.parent)
+        task: TrainingTask = TASKS[card.task](card.labels)
+        teacher = read_jsonl(finished / card.task / "teacher_predictions.jsonl")
+        own = read_jsonl(file.parent / "predictions.jsonl")
+        assert [s.words for s in own] == [s.words for s in teacher] == [s.words for s in gold]
+        predicted: list[Any] = [
+            list(s.tags or ()) if card.task == "ner" else (s.heads, s.deprels) for s in own
+        ]
+        for name, wanted in ((task.metric, gold), ("agreement", teacher)):
+            score = task.scores_of(task.counts(wanted, predicted))[task.metric]
+            assert score == pytest.approx(about["scores"]["test"][name])
 
 
 def test_labels_in_raw_json_lines_are_not_looked_at(folder: Path) -> None:
@@ -318,14 +331,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"tiny: the loss is nan at step \d of 4, on sentences \[.*3.*\]"):
         fit(
             Scores(),
-            Network(
-                CARD,
-                Training(steps=4, batch_tokens=2, learning_rate=0.1, evaluations=1),
-                0,
-                {},
-                tmp_path,
-                "tiny",
-            ),
+            Network(CARD, training, 0, {}, tmp_path, "tiny"),
             data,
             loss=loss,  # type: ignore[arg-type]
             dev_score=lambda _: 0.0,

@@ -4,7 +4,7 @@ from train.corpora.conll import read_conll, write_conll
 from train.corpora.conllu import read_conllu, write_conllu
 from train.corpora.named import CORPORA, conllu_file, load_corpus
 from train.corpora.sentence import Corpus, CorpusError, CorpusWarning, Sentence
-from train.corpora.text import read_jsonl, read_text
+from train.corpora.text import read_jsonl, read_text, write_jsonl
 
 __all__ = [
     "CORPORA",
@@ -20,4 +20,5 @@ __all__ = [
     "read_text",
     "write_conll",
     "write_conllu",
+    "write_jsonl",
 ]

@@ -1,6 +1,8 @@
 """Plain text and JSON lines, and the reading and writing of any corpus file line by line."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -80,3 +82,13 @@ def read_jsonl(path: Path | str) -> list[Sentence]:
         except ValueError as error:
             raise CorpusError(path, number, str(error)) from error
     return sentences
+
+
+def write_jsonl(path: Path | str, sentences: Iterable[Sentence]) -> None:
+    """A JSON object a line, without what a sentence lacks; `read_jsonl` gives the same sentences again."""
+    lines = []
+    for sentence in sentences:
+        values = asdict(sentence)
+        row = {"tokens": values.pop("words")} | {key: v for key, v in values.items() if v is not None}
+        lines.append(json.dumps(row, ensure_ascii=False))
+    write_lines(path, lines)

@@ -1,6 +1,6 @@
 """Entities: BIOES tags."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Self
 
 import numpy as np
@@ -63,9 +63,11 @@ class EntityTask:
             for row, length in zip(best.tolist(), distribution.lengths.tolist(), strict=True)
         ]
 
-    def counts(self, sentences: list[Sentence], predictions: list[list[str]]) -> np.ndarray:
-        """What is right in each sentence, and of how much: [n, 3]."""
-        return entity_counts(sentences, predictions)
+    def counts(
+        self, sentences: list[Sentence], predictions: list[list[str]], *, known: Set[str] = frozenset()
+    ) -> np.ndarray:
+        """What is right in each sentence, and of how much: [n, 3]; entities of ``known`` words left out."""
+        return entity_counts(sentences, predictions, known=known)
 
     def scores_of(self, counts: np.ndarray) -> dict[str, float]:
         """The scores, in percent, of the sentences of these counts together."""

@@ -1,6 +1,6 @@
 """Dependency trees: heads and relations."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Self
 
 import numpy as np
@@ -72,9 +72,11 @@ class TreeTask:
             trees.append((chosen.tolist(), [self.labels[kind] for kind in kinds]))
         return trees
 
-    def counts(self, sentences: list[Sentence], predictions: list[Tree]) -> np.ndarray:
-        """What is right in each sentence, and of how much: [n, 3]."""
-        return attachment_counts(sentences, predictions)
+    def counts(
+        self, sentences: list[Sentence], predictions: list[Tree], *, known: Set[str] = frozenset()
+    ) -> np.ndarray:
+        """What is right in each sentence, and of how much: [n, 3]; ``known`` words left out."""
+        return attachment_counts(sentences, predictions, known=known)
 
     def scores_of(self, counts: np.ndarray) -> dict[str, float]:
         """The scores, in percent, of the sentences of these counts together."""

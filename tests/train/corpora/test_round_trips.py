@@ -1,6 +1,5 @@
 """What a writer wrote, the reader reads as the same sentences."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -9,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structural_kd.labels import Span, bioes_from_spans
-from train.corpora import Sentence, read_conll, read_conllu, read_jsonl, read_text, write_conll, write_conllu
+from train.corpora import (
+    Sentence,
+    read_conll,
+    read_conllu,
+    read_jsonl,
+    read_text,
+    write_conll,
+    write_conllu,
+    write_jsonl,
+)
 from train.corpora.conll import DOCUMENT_MARK
 
 CHARACTERS = st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"])
@@ -90,20 +98,7 @@ def test_conllu_without_entities_round_trips_and_keeps_its_tokens_when_merging(c
 @settings(deadline=None, max_examples=60)
 @given(corpus=st.lists(sentences(), min_size=1, max_size=4))
 def test_json_lines_round_trip(corpus):
-    def write(path):
-        rows = [
-            {
-                "tokens": sentence.words,
-                "tags": sentence.tags,
-                "heads": sentence.heads,
-                "deprels": sentence.deprels,
-                "text": sentence.text,
-            }
-            for sentence in corpus
-        ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-    assert through(write, read_jsonl, ".jsonl") == corpus
+    assert through(lambda path: write_jsonl(path, corpus), read_jsonl, ".jsonl") == corpus
 
 
 def test_plain_text_is_tokens_split_by_spaces(tmp_path):
