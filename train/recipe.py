@@ -122,7 +122,7 @@ class Training(_Section):
     context: ContextKind = "lstm"
     """lstm, a BiLSTM of ``layers``; or convolution, of width 3 with these ``dilations`` (students only)."""
     layers: Positive = 1
-    dilations: tuple[Positive, ...] = (1, 2, 4, 8, 1, 2)
+    dilations: tuple[Positive, ...] = ()
     dropout: Rate = 0.33
     word_dropout: Rate = 0.1
     """Share of a batch's word types that have the vectors of unknown words in training."""
@@ -146,6 +146,14 @@ class Training(_Section):
     def architecture(self) -> dict[str, Any]:
         """The sizes that a ``train.models.card.ModelCard`` has as well."""
         return self.model_dump(include=ARCHITECTURE)
+
+
+class Student(Training):
+    """One kind of student: a convolutional context unless set."""
+
+    hidden_size: Positive = 128
+    context: ContextKind = "convolution"
+    dilations: tuple[Positive, ...] = (1, 2, 4, 8, 1, 2)
 
 
 class Teacher(Training):
@@ -196,7 +204,7 @@ class TaskSettings(_Section):
     """The softmax teacher of the objective token, where the teacher is of another kind."""
     monolingual_teachers: bool = False
     """A teacher for each of several corpora, instead of one for all of them."""
-    students: dict[StudentKind, Training]
+    students: dict[StudentKind, Student]
     serve: StudentKind | None = None
     """The student that is exported; the first one unless named."""
 

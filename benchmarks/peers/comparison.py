@@ -76,7 +76,7 @@ def students_of(run: Path) -> dict[str, Any]:
     return {
         "seed": recipe.seeds[0],
         "encoder": recipe.encoder.name if recipe.encoder else "no encoder",
-        "vectors": recipe.vectors.name or "trained on the corpus",
+        "vectors": recipe.vectors.name or ("the encoder's" if recipe.vectors_of_encoder else "the corpus's"),
     }
 
 

@@ -137,6 +137,7 @@ class WordFeatures(nn.Module):
         looked up: a tenth of the time of a convolution over embeddings.
         """
         kernel, bias = self.character_convolution.weight, self.character_convolution.bias
+        assert bias is not None
         width = kernel.shape[2]
         known = self.embedding.weight  # [A, c], the padding's row is zero
         products = (known @ kernel.permute(2, 1, 0)).flatten(0, 1)  # [w, A, f] -> [w · A, f]
