@@ -36,7 +36,8 @@ def _as_list(value: Any) -> Any:
 def _as_text_sources(value: Any) -> Any:
     if value is None:
         return None
-    return [{"path": str(part)} if isinstance(part, str | Path) else part for part in _as_list(value)]
+    parts = [str(part) if isinstance(part, Path) else part for part in _as_list(value)]
+    return [part if isinstance(part, dict | TextSource) else {"path": part} for part in parts]
 
 
 class _Section(BaseModel):

@@ -186,14 +186,12 @@ def _raw_alone(recipe: Recipe, sources: Sequence[TextSource], quiet: bool) -> Sp
     held = min(HELD_OUT_MOST, int(len(text) * HELD_OUT_SHARE))
     if not held:
         paths = ", ".join(source.path for source in sources)
-        raise RecipeError(
-            f"text: {paths} has {len(text)} sentences beside {counts.duplicates} duplicates; at least 10 are "
-            "needed"
-        )
+        beside = f" ({counts.duplicates:,} duplicates were dropped)" if counts.duplicates else ""
+        raise RecipeError(f"text: {paths} has {len(text)} sentences; at least 10 are needed{beside}")
     held_out = HeldOut(text[i].words for i in order[: 2 * held])
     raw = sorted(i for i in order[2 * held :] if text[i].words not in held_out)
-    if not quiet and len(raw) < len(text) - 2 * held:
-        dropped = len(text) - 2 * held - len(raw)
+    dropped = len(text) - 2 * held - len(raw)
+    if dropped and not quiet:
         log(f"raw text: {dropped:,} more sentences dropped that are parts of held-out ones, or contain them")
     unlabelled = _choose_raw(recipe, raw)
     name = "+".join(_stem(source.path) for source in sources)
