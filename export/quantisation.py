@@ -52,7 +52,7 @@ def measure_loss(run: Path, task: str, exact: Predictor, quantised: Predictor) -
         QuantisationError: the corpus cannot be read any more, or has no gold.
     """
     try:
-        splits = load_splits(load_recipe(run / "recipe.yaml"))
+        splits = load_splits(load_recipe(run / "recipe.yaml"), quiet=True)
     except (OSError, ValueError) as error:
         raise QuantisationError(
             f"what int8 costs is measured on the run's corpus, which cannot be read: {error}"

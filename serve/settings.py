@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from structural_kd.annotate.records import SENTENCE_TOKENS
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
@@ -20,7 +22,7 @@ class Limits(BaseModel):
     items: Count = Field(default=256, description="Texts, or sentences of tokens, in a request.")
     text_characters: Count = Field(default=100_000, description="Code points of one text.")
     sentence_tokens: Count = Field(
-        default=512,
+        default=SENTENCE_TOKENS,
         description="Tokens of one sentence. A longer sentence of tokens is refused; a longer one that was "
         "found in raw text is cut, and the result's `cuts` says where.",
     )

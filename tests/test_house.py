@@ -92,7 +92,7 @@ def test_every_make_command_that_the_readme_shows_exists() -> None:
 def test_every_direct_dependency_is_pinned() -> None:
     extras: dict[str, list[str]] = project()["project"]["optional-dependencies"]
     library = {"cpu", "gpu", "encoder", "text"}
-    checkout = {"serve", "train", "study", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
+    checkout = {"serve", "train", "parquet", "study", "loadtest", "tracing", "bench", "chaos", "peers", "dev"}
     assert set(extras) == library | checkout
     direct = {
         canonical(each)

@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         again = ["python", "-m", "train", str(options.recipe), *changes, "--out", str(out), "--resume"]
         print(f"stopped; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
-    tested_on = recipe.target or ", ".join(recipe.corpus) or str(recipe.text)
+    tested_on = (
+        recipe.target or ", ".join(recipe.corpus) or ", ".join(source.path for source in recipe.text or ())
+    )
     parts = [
         f"Test split of {split.partition('/')[2] or tested_on}:\n\n{results_table(rows, split)}"
         for split in sorted({row["split"] for row in rows if row["split"].startswith("test")})

@@ -43,6 +43,13 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) or value is None else [value]
 
 
+def _as_text_sources(value: Any) -> Any:
+    if value is None:
+        return None
+    parts = [str(part) if isinstance(part, Path) else part for part in _as_list(value)]
+    return [part if isinstance(part, dict | TextSource) else {"path": part} for part in parts]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
@@ -54,6 +61,15 @@ class _Section(BaseModel):
             if key not in known:
                 raise ValueError(f"{key}: unknown key{_nearest(str(key), known)}")
         return content
+
+
+class TextSource(_Section):
+    """A file of raw text, a folder or a glob of them: ``train.corpora.raw_text`` says which formats."""
+
+    path: Annotated[str, Field(min_length=1)]
+    tokenised: bool = False
+    """Each line of a .txt, or each text, is a sentence already, its tokens split by spaces. Prose otherwise,
+    which is cut as the server cuts it."""
 
 
 class Vectors(_Section):
@@ -286,8 +302,10 @@ class Recipe(_Section):
     """Training sentences a corpus that keep their labels, chosen by ``selection_seed``; all unless set."""
     unlabelled: Annotated[int, Field(ge=0)] | None = None
     """How many of all the others serve as raw text; all unless set."""
-    text: Path | None = None
-    """More raw text, one sentence a line, tokens split by spaces."""
+    text: Annotated[tuple[TextSource, ...], BeforeValidator(_as_text_sources), Field(min_length=1)] | None = (
+        None
+    )
+    """More raw text: a path, ``{path: FILE, tokenised: true}``, or a list of these."""
     sentences: Positive | None = None
     """Use only so many sentences of each split: for trials."""
     selection_seed: Seed = 0

@@ -16,6 +16,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
+from structural_kd.extras import MissingExtraError
 from structural_kd.files import write_whole
 from train.batching import Dataset
 from train.corpora import CorpusError, CorpusWarning, write_jsonl
@@ -38,7 +39,10 @@ from train.train_students import Supervision, students_of, train_student
 from train.train_teachers import reference_predictions, task_of, train_teachers
 from train.word_types import load_word_types
 
-USER_ERRORS = (RecipeError, CorpusError, EncoderNotFoundError, FloatingPointError, RuntimeError)
+USER_ERRORS = (
+    *(RecipeError, CorpusError, EncoderNotFoundError, MissingExtraError),
+    *(FloatingPointError, RuntimeError),
+)
 """What can go wrong without a fault of the program: a message is enough."""
 
 
@@ -67,7 +71,7 @@ def run(recipe: Recipe, out: Path, *, cache: Path | None = None) -> list[dict[st
 def prepare(recipe: Recipe, out: Path, cache: Path | None = None, *, quiet: bool = False) -> Experiment:
     """Splits, word types and encoder features: made by the first process, read by the others."""
     accelerator = _accelerator(recipe)
-    splits = load_splits(recipe)
+    splits = load_splits(recipe, quiet=quiet)
     if not quiet:
         _write_inputs(recipe, splits, out)
         counts = (

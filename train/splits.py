@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
+from train.corpora import Corpus, Sentence, load_corpus
 from train.corpora.named import UNKNOWN_LANGUAGE
-from train.recipe import Recipe, RecipeError
+from train.held_out import HeldOut
+from train.progress import log
+from train.raw_sentences import MANY_LANGUAGES, raw_sentences
+from train.recipe import Recipe, RecipeError, TextSource
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 1000
 """What is held out of raw text for dev and for test, where there is no corpus."""
-
-MANY_LANGUAGES = "mul"
-"""ISO 639-2's code for several languages."""
 
 NO_CORPUS = -1
 """The corpus of added text."""
@@ -72,19 +72,31 @@ def words_digest(sentences: Iterable[Sentence]) -> str:
     return digest.hexdigest()
 
 
-def load_splits(recipe: Recipe) -> Splits:
+def load_splits(recipe: Recipe, *, quiet: bool = False) -> Splits:
     """Read the corpora and decide which training sentences keep their labels.
+
+    Raw text beside a corpus has none of the sentences of the corpus: those of dev and test must not be
+    learnt from, those of train are there already.
+
+    Args:
+        quiet: raw text is read without a bar and a line about what was dropped.
 
     Raises:
         RecipeError: more sentences are asked for than there are.
+        CorpusError: a corpus or raw text can not be read.
     """
     corpora = [_read_corpus(recipe, name) for name in recipe.corpus]
-    text = _read_raw(recipe.text) if recipe.text else []
     if recipe.target is not None:
-        return _zero_shot(recipe, corpora, _read_corpus(recipe, recipe.target), text)
+        target = _read_corpus(recipe, recipe.target)
+        language = recipe.language or target.language
+        text = _read_raw(recipe, language, [*corpora, target], quiet)
+        return _zero_shot(recipe, language, corpora, target, text)
     if corpora:
-        return _partly_labelled(recipe, corpora, text)
-    return _raw_alone(recipe, text)
+        languages = {corpus.language for corpus in corpora}
+        language = recipe.language or (languages.pop() if len(languages) == 1 else MANY_LANGUAGES)
+        return _partly_labelled(recipe, language, corpora, _read_raw(recipe, language, corpora, quiet))
+    assert recipe.text is not None
+    return _raw_alone(recipe, recipe.text, quiet)
 
 
 class _Sentences:
@@ -101,7 +113,9 @@ class _Sentences:
         return range(len(self.all) - len(found), len(self.all))
 
 
-def _partly_labelled(recipe: Recipe, corpora: Sequence[Corpus], text: Sequence[Sentence]) -> Splits:
+def _partly_labelled(
+    recipe: Recipe, language: str, corpora: Sequence[Corpus], text: Sequence[Sentence]
+) -> Splits:
     """The chosen sentences keep their labels; all other training text is raw."""
     sentences = _Sentences()
     labelled: list[int] = []
@@ -120,10 +134,9 @@ def _partly_labelled(recipe: Recipe, corpora: Sequence[Corpus], text: Sequence[S
         test += sentences.add(corpus.test, place)
     raw += sentences.add(text, NO_CORPUS)
     unlabelled = _choose_raw(recipe, raw)
-    languages = {corpus.language for corpus in corpora}
     return Splits(
         name="+".join(corpus.name for corpus in corpora),
-        language=recipe.language or (languages.pop() if len(languages) == 1 else MANY_LANGUAGES),
+        language=language,
         digest=_digest_of(corpora),
         corpora=tuple(corpus.name for corpus in corpora),
         sentences=tuple(sentences.all),
@@ -138,7 +151,9 @@ def _partly_labelled(recipe: Recipe, corpora: Sequence[Corpus], text: Sequence[S
     )
 
 
-def _zero_shot(recipe: Recipe, sources: Sequence[Corpus], target: Corpus, text: Sequence[Sentence]) -> Splits:
+def _zero_shot(
+    recipe: Recipe, language: str, sources: Sequence[Corpus], target: Corpus, text: Sequence[Sentence]
+) -> Splits:
     """Teachers learn from the sources; students see the target's train and dev splits without labels."""
     sentences = _Sentences()
     labelled: list[int] = []
@@ -153,7 +168,7 @@ def _zero_shot(recipe: Recipe, sources: Sequence[Corpus], target: Corpus, text: 
     unlabelled = _choose_raw(recipe, raw)
     return Splits(
         name="+".join(corpus.name for corpus in sources) + f"-to-{target.name}",
-        language=recipe.language or target.language,
+        language=language,
         digest=_digest_of([*sources, target]),
         corpora=(*(corpus.name for corpus in sources), target.name),
         sentences=tuple(sentences.all),
@@ -168,23 +183,32 @@ def _zero_shot(recipe: Recipe, sources: Sequence[Corpus], target: Corpus, text: 
     )
 
 
-def _raw_alone(recipe: Recipe, text: Sequence[Sentence]) -> Splits:
+def _raw_alone(recipe: Recipe, sources: Sequence[TextSource], quiet: bool) -> Splits:
     """Raw text and nothing else: some of it is held out, to compare the student with its teacher on."""
-    assert recipe.text is not None
+    language = recipe.language or UNKNOWN_LANGUAGE
+    text, counts = raw_sentences(sources, language, quiet=quiet)
     order = np.random.default_rng(recipe.selection_seed).permutation(len(text)).tolist()
     held = min(HELD_OUT_MOST, int(len(text) * HELD_OUT_SHARE))
     if not held:
-        raise RecipeError(f"text: {recipe.text} has {len(text)} sentences; at least 10 are needed")
-    unlabelled = _choose_raw(recipe, order[2 * held :])
+        paths = ", ".join(source.path for source in sources)
+        beside = f" ({counts.duplicates:,} duplicates were dropped)" if counts.duplicates else ""
+        raise RecipeError(f"text: {paths} has {len(text)} sentences; at least 10 are needed{beside}")
+    held_out = HeldOut(text[i].words for i in order[: 2 * held])
+    raw = sorted(i for i in order[2 * held :] if text[i].words not in held_out)
+    dropped = len(text) - 2 * held - len(raw)
+    if dropped and not quiet:
+        log(f"raw text: {dropped:,} more sentences dropped that are parts of held-out ones, or contain them")
+    unlabelled = _choose_raw(recipe, raw)
+    name = "+".join(_stem(source.path) for source in sources)
     return Splits(
-        name=recipe.text.stem,
-        language=recipe.language or UNKNOWN_LANGUAGE,
+        name=name,
+        language=language,
         digest=hashlib.sha256(json.dumps([s.words for s in text]).encode()).hexdigest(),
-        corpora=(recipe.text.stem,),
+        corpora=(name,),
         sentences=tuple(text),
         corpus_of=(0,) * len(text),
         labelled=[],
-        raw=sorted(order[2 * held :]),
+        raw=raw,
         unlabelled=unlabelled,
         student_train=unlabelled,
         teacher_dev=[],
@@ -238,7 +262,15 @@ def _digest_of(corpora: Sequence[Corpus]) -> str:
     return hashlib.sha256("".join(corpus.digest for corpus in corpora).encode()).hexdigest()
 
 
-def _read_raw(path: Path) -> list[Sentence]:
-    """Sentences of a file of raw text; labels that JSON lines may have are not looked at."""
-    read = read_jsonl if path.suffix == ".jsonl" else read_text
-    return [sentence.unlabelled() for sentence in read(path)]
+def _read_raw(recipe: Recipe, language: str, corpora: Sequence[Corpus], quiet: bool) -> list[Sentence]:
+    """The sentences under ``text``, none of which is in the corpora."""
+    if recipe.text is None:
+        return []
+    held_out = [s.words for corpus in corpora for s in (*corpus.dev, *corpus.test)]
+    training = [s.words for corpus in corpora for s in corpus.train]
+    return raw_sentences(recipe.text, language, training=training, held_out=held_out, quiet=quiet)[0]
+
+
+def _stem(path: str) -> str:
+    """The name of a file without its suffixes, or of a folder; of a glob, what is no pattern."""
+    return Path(path).name.partition(".")[0].replace("*", "") or Path(path).parent.name

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import structural_kd
 from structural_kd.annotate.lines import Lines, OtherInputError
 from structural_kd.annotate.readers import READERS, ReaderSettings
+from structural_kd.annotate.records import SENTENCE_TOKENS
 from structural_kd.annotate.run import progress_bar, run
 from structural_kd.annotate.shards import Progress, ResumeError, Shards
 from structural_kd.annotate.writers import RESULT_KEYS, WRITERS
@@ -105,7 +106,7 @@ def add_command(commands: Any) -> None:
     number("--window-tokens", 16_384, "tokens that are annotated together: more take more memory")
     number(
         "--sentence-tokens",
-        512,
+        SENTENCE_TOKENS,
         "longest sentence: in raw text a longer one is cut, among tokens it is reported",
     )
     number(

@@ -8,6 +8,10 @@ from typing import Any
 TOKEN_CHARACTERS = 1000
 """Most characters of a given token: an unknown word takes time for each of them."""
 
+SENTENCE_TOKENS = 512
+"""Most tokens of a sentence unless another limit is set: a longer one in raw text is cut. One number for the
+server, the command and training, so that they cut alike."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 

@@ -90,6 +90,11 @@ def warn(path: Path | str, lines: Sequence[int], what: str) -> None:
     warnings.warn(f"{path}: {len(lines)} {what}, at the lines {shown}", CorpusWarning, stacklevel=4)
 
 
+def warn_of_file(path: Path | str, what: str) -> None:
+    """Warn of a file as a whole: `path: what`."""
+    warnings.warn(f"{path}: {what}", CorpusWarning, stacklevel=3)
+
+
 def word_fault(word: str) -> str | None:
     """Why this cannot be a word, if it cannot."""
     if not word.strip():
