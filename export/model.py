@@ -15,8 +15,8 @@ import onnx
 from torch import nn
 
 import structural_kd
+from export.context import word_projection
 from export.encoder_graph import encoder_graph
-from export.lstm import word_projection
 from export.parity import Parity, on_random_inputs, on_sentences
 from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
 from export.products import PRODUCTS, Product

@@ -1,4 +1,4 @@
-"""Graphs answer as torch does: every kind, one and two layers, any lengths."""
+"""Graphs answer as torch does: every kind, every context, any lengths."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from export.lstm import word_projection
+from export.context import word_projection
 from export.model import GRAPHS
 from export.parity import context_alone
 from export.parser_graph import relations_graph
@@ -16,11 +16,12 @@ from export.products import PRODUCTS, WEIGHT_LEVELS
 from export.quantisation import QuantisationError, check_quantised
 from export.write import write_graph
 from structural_kd.session import Session, open_session
-from tests.export.tiny_models import KINDS, card, model
+from tests.export.tiny_models import CONTEXTS, KINDS, card, model
 from train.models.batch import Batch
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 
 SIZE = 10
+EVERY_CONTEXT = pytest.mark.parametrize("context", CONTEXTS)
 PER_TOKEN = {"labels", "token_log_probs", "pair_log_probs", "heads", "relations", "log_probs"}
 
 ROUNDING = {"fp32": 2e-6, "int8": 5e-3}
@@ -75,9 +76,9 @@ def heads_of(built: Any, words: Any, lengths: Any) -> HeadSelection:
 
 
 @pytest.mark.parametrize("lengths", [[1], [5], [1, 1], [9, 1, 4, 2, 9], [60, 3]])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, layers, lengths):
-    built = model(card("crf", layers=layers))
+@EVERY_CONTEXT
+def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, context, lengths):
+    built = model(card("crf", **CONTEXTS[context]))
     words, sizes = batch(lengths)
     out = opened(tmp_path, graph_of(built, "crf")).run(**feeds(built, words, sizes))
     chain = chain_of(built, words, sizes)
@@ -93,9 +94,9 @@ def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, la
         assert not any(out[name][i, n:].any() for name in out)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_posterior(tmp_path, layers):
-    built = model(card("softmax", layers=layers))
+@EVERY_CONTEXT
+def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_posterior(tmp_path, context):
+    built = model(card("softmax", **CONTEXTS[context]))
     words, sizes = batch([7, 1, 3])
     out = opened(tmp_path, graph_of(built, "softmax")).run(**feeds(built, words, sizes))
     with torch.no_grad():
@@ -107,11 +108,11 @@ def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_pos
         np.testing.assert_allclose(out["pair_log_probs"][i, 1:n], chosen[1:] + chosen[:-1], atol=1e-4)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@EVERY_CONTEXT
 @pytest.mark.parametrize("lengths", [[1], [1, 6, 3], [20, 2]])
 @pytest.mark.parametrize("kind", ["biaffine", "labeller"])
-def test_a_parsers_graph_gives_the_greedy_heads_and_relations(tmp_path, kind, lengths, layers):
-    built = model(card(kind, layers=layers))
+def test_a_parsers_graph_gives_the_greedy_heads_and_relations(tmp_path, kind, lengths, context):
+    built = model(card(kind, **CONTEXTS[context]))
     words, sizes = batch(lengths)
     out = opened(tmp_path, graph_of(built, kind)).run(**feeds(built, words, sizes))
     distribution = heads_of(built, words, sizes)
@@ -148,11 +149,13 @@ def test_the_relations_graph_gives_the_best_relation_of_any_arc(tmp_path):
 
 
 @pytest.mark.parametrize("precision", PRODUCTS)
-@pytest.mark.parametrize("layers", [1, 2])
+@EVERY_CONTEXT
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(tmp_path, kind, layers, precision):
+def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(
+    tmp_path, kind, context, precision
+):
     """On most processors by no bit; some kernels add up in an order that depends on the rows beside."""
-    built = model(card(kind, layers=layers))
+    built = model(card(kind, **CONTEXTS[context]))
     graph = opened(tmp_path, graph_of(built, kind, precision))
     words, sizes = batch([8, 1, 30, 3, 8, 2, 17])
     together = graph.run(**feeds(built, words, sizes))
@@ -168,9 +171,10 @@ def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(tmp_p
                 np.testing.assert_allclose(alone[name], expected, rtol=allowed, atol=allowed, err_msg=name)
 
 
+@EVERY_CONTEXT
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_changes_nothing(tmp_path, kind):
-    built = model(card(kind))
+def test_padding_changes_nothing(tmp_path, kind, context):
+    built = model(card(kind, **CONTEXTS[context]))
     graph = opened(tmp_path, graph_of(built, kind))
     words, sizes = batch([3, 9, 1])
     inputs = feeds(built, words, sizes)
@@ -184,10 +188,11 @@ def test_padding_changes_nothing(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@EVERY_CONTEXT
 @pytest.mark.parametrize("sharpness", [0.0, 1e4])
-def test_no_weights_make_an_output_other_than_a_log_probability(tmp_path, kind, sharpness):
+def test_no_weights_make_an_output_other_than_a_log_probability(tmp_path, kind, context, sharpness):
     words, sizes = batch([20, 1, 7])
-    built = model(card(kind), sharpness=sharpness)
+    built = model(card(kind, **CONTEXTS[context]), sharpness=sharpness)
     graph = opened(tmp_path, graph_of(built, kind))
     for name, values in graph.run(**feeds(built, words * 100, sizes)).items():
         assert np.isfinite(values).all(), name
