@@ -1,8 +1,8 @@
 """Convolutions over projected words as an ONNX graph, without padding and without a loop.
 
-All tokens of a batch lie in one table [T, H], sentence by sentence. The window of a token is a gather of three
-rows: itself and those a dilation away, or a row of zeros where the sentence ends before. A layer is then one
-product of all windows. In the first window each word meets a matrix of its own position, so that the three
+All tokens of a batch lie in one table [T, H], sentence by sentence. The window of a token is a gather of
+three rows: itself and those a dilation away, or a row of zeros where the sentence ends before. A layer is then
+one product of all windows. In the first window each word meets a matrix of its own position, so that the three
 products belong to the words (`structural_kd.word_projection`), and only their sum is left.
 """
 
@@ -22,6 +22,8 @@ from train.models.convolution import SentenceConvolution
 WIDTH = 3
 """Of a window, in words."""
 
+LARGEST = 8.0
+
 
 def word_projection(
     context: SentenceConvolution, encoded_size: int
@@ -34,7 +36,7 @@ def word_projection(
     """
     if encoded_size:
         raise ValueError(
-            "convolutions over an encoder's features can not be exported; train such a model with context: lstm"
+            "convolutions over an encoder's features can not be exported; train the model with context: lstm"
         )
     before, at, after = np.split(weights(context.window.weight), WIDTH, axis=1)  # [H, D] each
     bias = weights(context.window.bias)  # [H]
@@ -44,13 +46,14 @@ def word_projection(
 
 @dataclass(frozen=True)
 class ConvolutionStates:
-    """The states [T, H] of all tokens, and where they are.
+    """The states [T, H] of all tokens, as their norm left them, and where they are.
 
     place: of each token [B, n], in the states; anything valid on padding.
     inside: [B, n], true on tokens.
     """
 
     states: Var
+    norm: nn.LayerNorm
     place: Var
     inside: Var
     product: Product
@@ -61,7 +64,7 @@ class ConvolutionStates:
 
     def linear(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Var:
         """A linear layer of the states of all tokens: weight [K, H], bias [K] -> [T, K]."""
-        return self.product(self.states, weight, constant(bias))
+        return self.product(self.states, weight, constant(bias), largest=_largest(self.norm))
 
 
 def convolutions(context: SentenceConvolution, inputs: InputVars, product: Product) -> ConvolutionStates:
@@ -69,12 +72,15 @@ def convolutions(context: SentenceConvolution, inputs: InputVars, product: Produ
     inside = op.less(positions(size_of(inputs.words, 1)), op.unsqueeze(inputs.lengths, axis(1)))  # [B, n]
     places = _window_places(inside, inputs.lengths, [1, *context.dilations])  # [T, 3] of each dilation
     words = op.compress(op.reshape(inputs.words, axis(-1)), op.reshape(inside, axis(-1)))  # [T]
-    states = _norm(op.relu(_word_windows(inputs.rows, words, places[1])), context.window_norm)  # [T, H]
-    for layer, norm, dilation in zip(context.convolutions, context.norms, context.dilations, strict=True):
-        window = _windows(states, places[dilation])  # [T, 3H]
-        update = op.relu(product(window, weights(layer.weight), constant(weights(layer.bias))))  # [T, H]
-        states = _norm(op.add(states, update), norm)  # [T, H]
-    return ConvolutionStates(states, token_places(inside), inside, product)
+    norm = context.window_norm
+    states = _normalised(op.relu(_word_windows(inputs.rows, words, places[1])), norm)  # [T, H]
+    for layer, after, dilation in zip(context.convolutions, context.norms, context.dilations, strict=True):
+        largest = _largest(norm)
+        window = _windows(product.read(states, largest), product.zero, places[dilation])  # [T, 3H]
+        weight, bias = weights(layer.weight), constant(weights(layer.bias))
+        update = op.relu(product.multiply(window, weight, bias, largest))  # [T, H]
+        states, norm = _normalised(op.add(states, update), after), after  # [T, H]
+    return ConvolutionStates(states, norm, token_places(inside), inside, product)
 
 
 def _window_places(inside: Var, lengths: Var, dilations: list[int]) -> dict[int, Var]:
@@ -101,21 +107,25 @@ def _word_windows(rows: Var, words: Var, places: Var) -> Var:
     words = op.gather(op.concat([words, distinct], axis=0), places)  # [T, 3], W beyond the sentence
     position = constant(np.arange(WIDTH))
     of_position = op.add(op.mul(words, op.const(np.int64(WIDTH))), position)  # [T, 3]
-    rows = op.pad(rows, axis(0, 0, 1, 0))  # [W+1, 3H]
-    hidden = rows.unwrap_tensor().shape[1] // WIDTH
-    read = op.gather(op.reshape(rows, axis(-1, hidden)), of_position)  # [T, 3, H]
+    size = rows.unwrap_tensor().shape[1]
+    rows = op.concat([rows, constant(np.zeros((1, size), np.float32))], axis=0)  # [W+1, 3H]
+    read = op.gather(op.reshape(rows, axis(-1, size // WIDTH)), of_position)  # [T, 3, H]
     return op.reduce_sum(read, axis(1), keepdims=0)
 
 
-def _windows(states: Var, places: Var) -> Var:
-    """The states of each token's window, side by side: [T, H], [T, 3] -> [T, 3H]."""
-    hidden = states.unwrap_tensor().shape[1]
-    zero = constant(np.zeros((1, hidden), np.float32))
-    return op.reshape(op.gather(op.concat([states, zero], axis=0), places), axis(-1, WIDTH * hidden))
+def _windows(table: Var, zero: NDArray, places: Var) -> Var:
+    """The rows of each token's window, side by side: [T, H], [T, 3] -> [T, 3H]."""
+    hidden = table.unwrap_tensor().shape[1]
+    beyond = constant(np.full((1, hidden), zero))
+    return op.reshape(op.gather(op.concat([table, beyond], axis=0), places), axis(-1, WIDTH * hidden))
 
 
-def _norm(x: Var, norm: nn.LayerNorm) -> Var:
-    y, _, _ = op.layer_normalization(
-        x, constant(weights(norm.weight)), constant(weights(norm.bias)), epsilon=norm.eps
-    )
-    return y
+def _normalised(x: Var, norm: nn.LayerNorm) -> Var:
+    weight, bias = constant(weights(norm.weight)), constant(weights(norm.bias))
+    return op.layer_normalization(x, weight, bias, epsilon=norm.eps)[0]
+
+
+def _largest(norm: nn.LayerNorm) -> float:
+    """What int8 reads of a normalised state: up to so many standard deviations of each of its features."""
+    spread = LARGEST * np.abs(weights(norm.weight)) + np.abs(weights(norm.bias))  # [H]
+    return float(spread.max())

@@ -16,7 +16,8 @@ class InputVars:
     rows: [distinct, G] float32, projected words: what the context reads of a word alone.
     words: [batch, tokens] int64, places in rows; anything valid beyond a sentence's end.
     lengths: [batch] int64, at least 1.
-    encoded: [batch, tokens, E] float32, of a model that reads an encoder as well; ``encoded_size`` is E, 0 without one.
+    encoded: [batch, tokens, E] float32, of a model that reads an encoder as well.
+    encoded_size: E, 0 without an encoder.
     """
 
     rows: Var

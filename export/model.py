@@ -172,7 +172,7 @@ def export_model(
         test_sentences = on_sentences(trained.model, predictor, sentences, trained.types, trained.encoder)
         if precision == "int8":
             manifest = write_bundle(place, trained, quantisation=Quantisation({}, most_loss))
-            check_quantised(onnx.load(str(place / MODEL)), card.layers)
+            check_quantised(onnx.load(str(place / MODEL)), card)
             loss = measure_loss(run, task, predictor, structural_kd.load(place))
             check_loss(loss, task, most_loss)
             manifest = write_manifest(

@@ -1,5 +1,6 @@
 """Graphs answer as torch does: every kind, every context, any lengths."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,14 +215,23 @@ def test_int8_is_the_lstm_with_rounded_weights_and_rounded_states(tmp_path, laye
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", [1, 2])
-def test_an_int8_graph_has_no_float_product_in_an_lstm_and_an_fp32_graph_is_refused(kind, layers):
-    built = model(card(kind, layers=layers))
-    check_quantised(graph_of(built, kind, "int8"), layers)
-    with pytest.raises(QuantisationError, match="0 products of integers and 2 of floats"):
-        check_quantised(graph_of(built, kind), layers)
-    with pytest.raises(QuantisationError, match=f"{layers} LSTM layers"):
-        check_quantised(graph_of(built, kind, "int8"), layers + 1)
+@EVERY_CONTEXT
+def test_an_int8_graph_has_no_float_product_in_its_context_and_an_fp32_graph_is_refused(kind, context):
+    described = card(kind, **CONTEXTS[context])
+    built = model(described)
+    check_quantised(graph_of(built, kind, "int8"), described)
+    with pytest.raises(QuantisationError, match=r"0 products of integers and [23] of floats"):
+        check_quantised(graph_of(built, kind), described)
+
+
+def test_an_int8_graph_of_fewer_layers_than_the_model_is_refused():
+    lstm, convolutions = card("crf"), card("crf", **CONTEXTS["convolution"])
+    with pytest.raises(QuantisationError, match="1 LSTM layers, the model 2"):
+        check_quantised(graph_of(model(lstm), "crf", "int8"), replace(lstm, layers=2))
+    with pytest.raises(QuantisationError, match="3 products of integers and 0 of floats"):
+        check_quantised(
+            graph_of(model(convolutions), "crf", "int8"), replace(convolutions, dilations=(1, 3, 1, 2))
+        )
 
 
 def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits():

@@ -89,14 +89,14 @@ def bundle_of(folder: Path, kind: str, **changes: Any) -> Any:
     return built
 
 
-def run_folder(run: Path, kinds: dict[str, str]) -> Path:
+def run_folder(run: Path, kinds: dict[str, str], **changes: Any) -> Path:
     """A run as training leaves it, with a served student of each kind: task to kind."""
     vectors().save(run / "words")
     (run / "words" / "alphabet.json").write_text(json.dumps(ALPHABET))
     (run / "words" / "words.json").write_text(json.dumps(WORDS))
     (run / "test.txt").write_text("".join(" ".join(words) + "\n" for words in sentences(60)))
     for task, kind in kinds.items():
-        described = card(kind)
+        described = card(kind, **changes)
         student = run / task / "students" / f"{kind}-structural-seed1"
         save_trained(
             student,
