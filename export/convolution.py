@@ -1,9 +1,9 @@
 """Convolutions over projected words as an ONNX graph, without padding and without a loop.
 
 All tokens of a batch lie in one table [T, H], sentence by sentence. The window of a token is a gather of
-three rows: itself and those a dilation away, or a row of zeros where the sentence ends before. A layer is then
-one product of all windows. In the first window each word meets a matrix of its own position, so that the three
-products belong to the words (`structural_kd.word_projection`), and only their sum is left.
+three rows: itself and those a dilation away, or a row of zeros where the sentence ends before. A layer is
+then one product of all windows. In the first window each word meets a matrix of its own position, so that
+the three products belong to the words (`structural_kd.word_projection`), and only their sum is left.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ WIDTH = 3
 """Of a window, in words."""
 
 LARGEST = 8.0
+"""Standard deviations of a normalised value that int8 tells apart; a trained student has up to 6.5. None is
+above √(H − 1), at some half more of rounding."""
 
 
 def word_projection(
@@ -126,6 +128,5 @@ def _normalised(x: Var, norm: nn.LayerNorm) -> Var:
 
 
 def _largest(norm: nn.LayerNorm) -> float:
-    """What int8 reads of a normalised state: up to so many standard deviations of each of its features."""
-    spread = LARGEST * np.abs(weights(norm.weight)) + np.abs(weights(norm.bias))  # [H]
-    return float(spread.max())
+    """The largest state that int8 reads."""
+    return float((LARGEST * np.abs(weights(norm.weight)) + np.abs(weights(norm.bias))).max())

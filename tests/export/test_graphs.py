@@ -1,6 +1,7 @@
 """Graphs answer as torch does: every kind, every context, any lengths."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from export.context import word_projection
+from export.convolution import LARGEST
 from export.model import GRAPHS
 from export.parity import context_alone
 from export.parser_graph import relations_graph
@@ -234,13 +236,51 @@ def test_an_int8_graph_of_fewer_layers_than_the_model_is_refused():
         )
 
 
-def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits():
-    nodes = graph_of(model(card("crf")), "crf", "int8").graph.node
-    assert all(node.op_type != "DynamicQuantizeLinear" for node in nodes)
-    tensors = [t for node in nodes if node.op_type == "Loop" for t in node.attribute[0].g.initializer]
+@EVERY_CONTEXT
+def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits(context):
+    graph = graph_of(model(card("crf", **CONTEXTS[context])), "crf", "int8").graph
+    assert all(node.op_type != "DynamicQuantizeLinear" for node in graph.node)
+    bodies = [node.attribute[0].g for node in graph.node if node.op_type == "Loop"]
+    tensors = [tensor for part in (graph, *bodies) for tensor in part.initializer]
     weights = [onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8]
     assert weights
     assert all(255 * 2 * np.abs(w.astype(int)).max() < 2**15 for w in weights)
+
+
+def test_int8_is_the_convolutions_with_rounded_weights_and_rounded_states(tmp_path):
+    built = model(card("labeller", **CONTEXTS["convolution"]))
+    words, sizes = batch([9, 1, 4])
+    out = opened(tmp_path, graph_of(built, "labeller", "int8")).run(**feeds(built, words, sizes))
+    exact = opened(tmp_path, graph_of(built, "labeller")).run(**feeds(built, words, sizes))
+    allowed = exact["label_log_probs"] > -1e3
+    assert np.abs(exact["label_log_probs"] - out["label_log_probs"])[allowed].max() > 1e-2
+    context = built.representation.context
+    norms = [context.window_norm, *context.norms]
+    with torch.no_grad():
+        for layer, norm in zip([*context.convolutions, built.label_scores], norms, strict=True):
+            layer.weight.copy_(_rounded(layer.weight))
+            layer.register_forward_pre_hook(partial(_round_states, norm))
+        scores = built.label_scores(context(torch.from_numpy(words), torch.from_numpy(sizes)))  # [B, n, K]
+    wanted = torch.cat([some[:n] for some, n in zip(scores, sizes, strict=True)])  # [T, K]
+    wanted = torch.where(torch.from_numpy(allowed), wanted, -torch.inf).log_softmax(-1)
+    np.testing.assert_allclose(out["label_log_probs"][allowed], wanted[allowed], atol=2e-3)
+
+
+def _round_states(norm: torch.nn.LayerNorm, layer: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """What a layer after a norm reads in int8."""
+    scale = (LARGEST * norm.weight.abs() + norm.bias.abs()).max() / 127
+    return (inputs[0] / scale).round().clamp(-128, 127) * scale
+
+
+def _rounded(weight: torch.Tensor) -> torch.Tensor:
+    scale = weight.abs().amax(1, keepdim=True) / WEIGHT_LEVELS
+    return (weight / scale).round() * scale
+
+
+@pytest.mark.parametrize("kind", ["biaffine", "labeller"])
+def test_convolutions_have_no_loop(kind):
+    graph = graph_of(model(card(kind, **CONTEXTS["convolution"])), kind).graph
+    assert all(node.op_type != "Loop" for node in graph.node)
 
 
 def test_a_step_computes_no_constants(tmp_path):
@@ -254,22 +294,19 @@ def test_a_step_computes_no_constants(tmp_path):
         assert not {"Range", "ReduceSum", "Less", "Reshape", "TopK"} & {n.op_type for n in lstm.node}, kind
 
 
-def test_inputs_and_outputs_have_dynamic_batch_and_tokens():
+@pytest.mark.parametrize(("context", "projected"), [("lstm", 8 * 7), ("convolution", 3 * 7)])
+def test_inputs_and_outputs_have_dynamic_batch_and_tokens(context, projected):
     for kind in KINDS:
-        graph = graph_of(model(card(kind)), kind).graph
+        graph = graph_of(model(card(kind, **CONTEXTS[context])), kind).graph
         assert [value.name for value in graph.input] == ["rows", "words", "lengths"]
         shapes = [
             [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input
         ]
-        assert shapes == [["distinct", 8 * 7], ["batch", "tokens"], ["batch"]]
+        assert shapes == [["distinct", projected], ["batch", "tokens"], ["batch"]]
 
 
 def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
     """A labeller's scores of all tokens [T, K], its weights and states rounded as int8 rounds them."""
-
-    def rounded(weight: torch.Tensor) -> torch.Tensor:
-        scale = weight.abs().amax(1, keepdim=True) / WEIGHT_LEVELS
-        return (weight / scale).round() * scale
 
     def read(state: torch.Tensor) -> torch.Tensor:
         return (state * 127).round() / 127
@@ -284,10 +321,10 @@ def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
                 for way in ("", "_reverse"):
                     name = f"l{layer}{way}"
                     into = getattr(lstm, f"weight_ih_{name}")
-                    x = (features @ into.T if layer == 0 else read(features) @ rounded(into).T) + (
+                    x = (features @ into.T if layer == 0 else read(features) @ _rounded(into).T) + (
                         getattr(lstm, f"bias_ih_{name}") + getattr(lstm, f"bias_hh_{name}")
                     )
-                    recurrent = rounded(getattr(lstm, f"weight_hh_{name}"))
+                    recurrent = _rounded(getattr(lstm, f"weight_hh_{name}"))
                     h = c = torch.zeros(lstm.hidden_size)
                     found = []
                     for gates in x.flip(0) if way else x:
@@ -297,5 +334,5 @@ def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
                         found.append(h)
                     both.append(torch.stack(found[::-1] if way else found))
                 features = torch.cat(both, -1)  # [n, 2H]
-            rows.append(read(features) @ rounded(built.label_scores.weight).T + built.label_scores.bias)
+            rows.append(read(features) @ _rounded(built.label_scores.weight).T + built.label_scores.bias)
     return torch.cat(rows)
