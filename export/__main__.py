@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--teachers", action="store_true", help="export the teachers, not the served students"
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "int8"), default="fp32", help="of the LSTM; default: %(default)s"
+        "--precision", choices=("fp32", "int8"), default="fp32", help="of the context; default: %(default)s"
     )
     parser.add_argument(
         "--most-loss",

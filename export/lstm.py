@@ -12,66 +12,31 @@ from dataclasses import dataclass
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from numpy.typing import NDArray
-from spox import Tensor, Var, argument
+from spox import Var
 from torch import nn
 
+from export.inputs import InputVars, token_places
 from export.layers import axis, constant, linear, loop, positions, size_of, weights
 from export.products import Product
-from train.models.representation import Representation
+from train.models.lstm import SentenceLSTM
 
 DIRECTIONS = ("", "_reverse")
 
 
-@dataclass(frozen=True)
-class InputVars:
-    """The inputs of a graph.
-
-    rows: [distinct, G] float32, projected words: G gates of both directions.
-    words: [batch, tokens] int64, places in rows; anything valid beyond a sentence's end.
-    lengths: [batch] int64, at least 1.
-    encoded: [batch, tokens, E] float32, of a model that reads an encoder as well.
-    """
-
-    rows: Var
-    words: Var
-    lengths: Var
-    encoded: Var | None
-
-    def named(self) -> dict[str, Var]:
-        feeds = {"rows": self.rows, "words": self.words, "lengths": self.lengths}
-        return feeds if self.encoded is None else feeds | {"encoded": self.encoded}
-
-
-def input_vars(representation: Representation) -> InputVars:
-    """The inputs of a model's graph."""
-    gates = 8 * lstm_of(representation).hidden_size
-    encoded = representation.encoded_size
-    return InputVars(
-        rows=argument(Tensor(np.float32, ("distinct", gates))),
-        words=argument(Tensor(np.int64, ("batch", "tokens"))),
-        lengths=argument(Tensor(np.int64, ("batch",))),
-        encoded=argument(Tensor(np.float32, ("batch", "tokens", encoded))) if encoded else None,
-    )
-
-
-def lstm_of(representation: Representation) -> nn.LSTM:
-    """The BiLSTM under a model; a model that reads its encoder directly has none and no graph yet."""
-    if representation.context is None:
-        raise ValueError("a model without a BiLSTM (layers: 0) can not be exported; train it with layers: 1")
-    return representation.context.lstm
-
-
-def word_projection(representation: Representation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The first layer's projection of a word's features: weight [D, G] and bias [G].
+def word_projection(
+    context: SentenceLSTM, encoded_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The first layer's projection of a word's features: weight [D, G] and bias [G], the gates of both
+    directions.
 
     Encoder features stand before a word's own, and are projected in the graph.
     """
-    weight, bias = _projection(lstm_of(representation), 0)  # [G, E + D], [G]
-    return np.ascontiguousarray(weight[:, representation.encoded_size :].T), bias
+    weight, bias = _projection(context.lstm, 0)  # [G, E + D], [G]
+    return np.ascontiguousarray(weight[:, encoded_size:].T), bias
 
 
 @dataclass(frozen=True)
-class States:
+class LSTMStates:
     """The states [·, H] of each direction, in the order in which they were computed, and where they are.
 
     at: of each token [B, n], its places in both directions' states; anything valid on padding.
@@ -82,6 +47,7 @@ class States:
     backward: Var
     at: tuple[Var, Var]
     inside: Var
+    product: Product
 
     def scores(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Var:
         """A linear layer of the states, for few outputs: weight [K, 2H], bias [K] -> [B, n, K]."""
@@ -89,6 +55,10 @@ class States:
         ahead = linear(self.forward, weight[:, :half], bias)  # [·, K]
         behind = linear(self.backward, weight[:, half:])  # [·, K]
         return op.add(op.gather(ahead, self.at[0]), op.gather(behind, self.at[1]))
+
+    def linear(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Var:
+        """A linear layer of the states of all tokens: weight [K, 2H], bias [K] -> [T, K]."""
+        return self.product(self.tokens(), weight, constant(bias))
 
     def tokens(self) -> Var:
         """The states of all tokens, sentence by sentence, without padding: [T, 2H]."""
@@ -100,25 +70,17 @@ class States:
         )
 
 
-def token_places(inside: Var) -> Var:
-    """Each token's place among all tokens: [B, n] bool -> [B, n] int64; on padding anything valid."""
-    flat = op.cast(op.reshape(inside, axis(-1)), to=np.int64)
-    places = op.sub(op.cum_sum(flat, op.const(np.int64(0))), op.const(np.int64(1)))
-    return op.reshape(places, op.shape(inside))
-
-
-def bilstm(representation: Representation, inputs: InputVars, product: Product) -> States:
-    """The states of a model's BiLSTM of any number of layers."""
-    lstm = lstm_of(representation)
+def bilstm(context: SentenceLSTM, inputs: InputVars, product: Product) -> LSTMStates:
+    """The states of a BiLSTM of any number of layers."""
+    lstm = context.lstm
     order = _Order(inputs)
     rows, words = inputs.rows, inputs.words
     if inputs.encoded is not None:
-        size = representation.encoded_size
-        rows, words = _with_encoder(lstm, size, inputs, order), order.place  # [T, G], [B, n]
+        rows, words = _with_encoder(lstm, inputs, order), order.place  # [T, G], [B, n]
     states = _layer(lstm, 0, rows, words, order, product)
     for layer in range(1, lstm.num_layers):
         weight, bias = _projection(lstm, layer)  # [G, 2H], [G]
-        rows = product(states.tokens(), weight, constant(bias))  # [T, G]
+        rows = states.linear(weight, bias)  # [T, G]
         states = _layer(lstm, layer, rows, order.place, order, product)
     return states
 
@@ -164,9 +126,10 @@ class _Order:
         )
 
 
-def _with_encoder(lstm: nn.LSTM, size: int, inputs: InputVars, order: _Order) -> Var:
+def _with_encoder(lstm: nn.LSTM, inputs: InputVars, order: _Order) -> Var:
     """Projected words and projected encoder features of all tokens: [T, G]."""
     assert inputs.encoded is not None
+    size = inputs.encoded_size
     weight, _ = _projection(lstm, 0)  # [G, E + D]
     inside = op.reshape(order.inside, axis(-1))
     encoded = op.compress(op.reshape(inputs.encoded, axis(-1, size)), inside, axis=0)  # [T, E]
@@ -174,7 +137,7 @@ def _with_encoder(lstm: nn.LSTM, size: int, inputs: InputVars, order: _Order) ->
     return op.add(op.gather(inputs.rows, words), linear(encoded, weight[:, :size]))
 
 
-def _layer(lstm: nn.LSTM, layer: int, rows: Var, words: Var, order: _Order, product: Product) -> States:
+def _layer(lstm: nn.LSTM, layer: int, rows: Var, words: Var, order: _Order, product: Product) -> LSTMStates:
     hidden = lstm.hidden_size
     # The gates of the two directions are rows of their own: no copy to take them apart.
     rows = op.reshape(rows, axis(-1, 4 * hidden))  # [2W, 4H]
@@ -198,7 +161,7 @@ def _layer(lstm: nn.LSTM, layer: int, rows: Var, words: Var, order: _Order, prod
     zero = op.constant_of_shape(shape, value=np.zeros(1, np.float32))  # [B, H]
     outputs = loop(order.steps, [zero] * 4, step, reads=[order.active, order.padding, rows, *reads])
     forward, backward = (op.reshape(states, axis(-1, hidden)) for states in outputs)  # [S·B, H] each
-    return States(forward, backward, order.at, order.inside)
+    return LSTMStates(forward, backward, order.at, order.inside, product)
 
 
 def _cell(gates: Var, c: Var, hidden: int) -> tuple[Var, Var]:

@@ -15,8 +15,8 @@ import onnx
 from torch import nn
 
 import structural_kd
+from export.context import word_projection
 from export.encoder_graph import encoder_graph
-from export.lstm import word_projection
 from export.parity import Parity, on_random_inputs, on_sentences
 from export.parser_graph import biaffine_graph, labeller_graph, relations_graph
 from export.products import PRODUCTS, Product
@@ -173,7 +173,7 @@ def export_model(
         test_sentences = on_sentences(trained.model, predictor, sentences, trained.types, trained.encoder)
         if precision == "int8":
             manifest = write_bundle(place, trained, quantisation=Quantisation({}, most_loss))
-            check_quantised(onnx.load(str(place / MODEL)), card.layers)
+            check_quantised(onnx.load(str(place / MODEL)), card)
             loss = measure_loss(run, task, predictor, structural_kd.load(place))
             check_loss(loss, task, most_loss)
             manifest = write_manifest(

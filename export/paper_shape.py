@@ -96,7 +96,9 @@ def write_paper_shape(run: Path, task: str, target: Path, shape: Shape) -> Manif
         encoder=EncoderUse("M-BERT and Flair, random weights", LAYERS, shape.features, False),
         reads_words=True,
         hidden_size=shape.bilstm,
+        context="lstm",
         layers=1,
+        arc_distance=0,
     )
     torch.manual_seed(SEED)
     network = PaperEncoder(shape).eval()

@@ -71,7 +71,7 @@ def on_random_inputs(model: Any, predictor: Predictor, *, count: int = 1000, see
         for first in range(0, count, BATCH):
             lengths = rng.integers(1, LONGEST + 1, min(BATCH, count - first))  # [B]
             shape = (len(lengths), int(lengths.max()))
-            features = rng.standard_normal((*shape, context.lstm.input_size), np.float32)  # [B, n, E + D]
+            features = rng.standard_normal((*shape, context.input_size), np.float32)  # [B, n, E + D]
             encoded, own = np.split(features, [encoded_size], axis=2)
             given = GraphInputs(
                 rows=own.reshape(-1, own.shape[2]) @ predictor.words.weight + predictor.words.bias,

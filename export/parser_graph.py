@@ -6,8 +6,9 @@ import spox.opset.ai.onnx.v21 as op
 from spox import Tensor, Var, argument, build
 from torch import nn
 
+from export.context import context_states, input_vars
+from export.inputs import InputVars, token_places
 from export.layers import axis, constant, linear, positions, size_of, weights
-from export.lstm import InputVars, bilstm, input_vars, token_places
 from export.products import Product
 from train.models.parsers import BiaffineParser, SequenceLabellingParser
 from train.structs import FORBIDDEN
@@ -19,19 +20,18 @@ SLOPE = 0.1
 def biaffine_graph(model: BiaffineParser, product: Product) -> onnx.ModelProto:
     """Words to each token's most probable head and that arc's most probable relation.
 
-    Inputs: see `export.lstm.InputVars`. Outputs, 0 on padding: ``heads`` and ``relations`` [batch, tokens]
+    Inputs: see `export.inputs.InputVars`. Outputs, 0 on padding: ``heads`` and ``relations`` [batch, tokens]
     int64, and ``log_probs`` [batch, tokens], log P(head) + log P(relation | head). For sentences whose heads
     are no tree: ``arc_log_probs`` [batch, tokens, tokens+1], and for `relations_graph` the rows of all
     tokens, sentence by sentence without padding, ``dependents`` [T, K] and ``governors`` [T+1, K], the
     root's last.
     """
     inputs = input_vars(model.representation)
-    states = bilstm(model.representation, inputs, product)
+    states = context_states(model.representation, inputs, product)
     layers = (model.arc_dependent, model.arc_head, model.relation_dependent, model.relation_head)
-    projected = product(
-        states.tokens(),
+    projected = states.linear(
         np.concatenate([weights(layer.weight) for layer in layers]),
-        constant(np.concatenate([weights(layer.bias) for layer in layers])),
+        np.concatenate([weights(layer.bias) for layer in layers]),
     )  # [T, 2A + 2K]
     arc_dependents, arc_heads, dependents, governors = op.split(
         op.leaky_relu(projected, alpha=SLOPE), axis(*(layer.out_features for layer in layers)), axis=-1
@@ -48,6 +48,8 @@ def biaffine_graph(model: BiaffineParser, product: Product) -> onnx.ModelProto:
     )  # [B, n, n+1]
     bias = op.squeeze(linear(arc_heads, weights(model.arc_bias.weight)), axis(1))  # [T+1]
     arcs = op.add(arcs, op.unsqueeze(op.gather(bias, places), axis(1)))
+    if model.arc_distance:
+        arcs = op.add(arcs, _distance_scores(model, arc_dependents, place))
     arcs = op.where(_allowed(inputs), arcs, op.const(np.float32(FORBIDDEN)))
     arc_log_probs = op.log_softmax(arcs, axis=-1)  # [B, n, n+1]
     heads = op.arg_max(arcs, axis=-1)  # [B, n, 1]
@@ -94,10 +96,8 @@ def labeller_graph(model: SequenceLabellingParser, product: Product) -> onnx.Mod
     for labels that point out of it.
     """
     inputs = input_vars(model.representation)
-    states = bilstm(model.representation, inputs, product)
-    scores = product(
-        states.tokens(), weights(model.label_scores.weight), constant(weights(model.label_scores.bias))
-    )  # [T, K]
+    states = context_states(model.representation, inputs, product)
+    scores = states.linear(weights(model.label_scores.weight), weights(model.label_scores.bias))  # [T, K]
     offsets = constant(model.offsets.cpu().numpy())  # [K]
     root = constant(model.offsets.cpu().numpy() == 0)
     inside = op.reshape(states.inside, axis(-1))  # [B · n]
@@ -131,6 +131,22 @@ def labeller_graph(model: SequenceLabellingParser, product: Product) -> onnx.Mod
         log_probs=op.gather(op.squeeze(op.gather_elements(label_log_probs, best, axis=1), axis(1)), place),
         label_log_probs=label_log_probs,
     )
+
+
+def _distance_scores(model: BiaffineParser, arc_dependents: Var, place: Var) -> Var:
+    """Scores of the clipped distances to all heads, none to the root: [T, A], [B, n] -> [B, n, n+1]."""
+    most, layer = model.arc_distance, model.distance
+    weight, bias = weights(layer.weight), weights(layer.bias)
+    # The root's column is one more output of the layer, zero for every token.
+    weight, bias = np.vstack([weight, np.zeros_like(weight[:1])]), np.append(bias, np.float32(0))
+    by_distance = op.gather(linear(arc_dependents, weight, bias), place)  # [B, n, 2M+2]
+    token = positions(size_of(place, 1))  # [n]
+    distance = op.sub(token, op.unsqueeze(token, axis(1)))  # [n, n] head less dependent
+    clipped = op.clip(distance, op.const(np.int64(-most)), op.const(np.int64(most)))
+    columns = op.add(clipped, op.const(np.int64(most)))  # [n, n]
+    columns = op.pad(columns, axis(0, 1, 0, 0), op.const(np.int64(2 * most + 1)))  # [n, n+1]
+    shape = op.concat([op.shape(place, start=0, end=1), op.shape(columns)], axis=0)
+    return op.gather_elements(by_distance, op.expand(columns, shape), axis=2)
 
 
 def _of_root(model: BiaffineParser, layer: nn.Linear) -> Var:

@@ -6,9 +6,12 @@ from typing import Any
 
 import onnx
 
+from export.convolution import WIDTH
 from structural_kd.predictor import Predictor
 from train.corpora import Sentence
 from train.metrics import attachment_scores, entity_scores
+from train.models.card import ModelCard
+from train.models.representation import ContextKind
 from train.recipe import load_recipe
 from train.splits import load_splits
 
@@ -20,23 +23,46 @@ class QuantisationError(RuntimeError):
     """int8 costs more than was allowed, or the graph is not int8; the bundle is not written."""
 
 
-def check_quantised(graph: onnx.ModelProto, layers: int) -> None:
-    """Make sure that every LSTM of a graph multiplies its states in int8, in both directions.
+def check_quantised(graph: onnx.ModelProto, card: ModelCard) -> None:
+    """Make sure that the context of a model multiplies its states in int8 everywhere.
 
     Raises:
-        QuantisationError: a loop with gates has a product of floats, or another number of products than two.
+        QuantisationError: it has a product of floats, or another number of products than its card says.
     """
-    recurrent = [body for body in _loops(graph.graph) if any(n.op_type == "Sigmoid" for n in body.node)]
-    if len(recurrent) != layers:
-        raise QuantisationError(f"the graph has {len(recurrent)} LSTM layers, the model {layers}")
+    _CHECKS[card.context](graph.graph, card)
+
+
+def _check_lstm(graph: onnx.GraphProto, card: ModelCard) -> None:
+    """Two products in each loop with gates, one a direction."""
+    recurrent = [body for body in _loops(graph) if any(n.op_type == "Sigmoid" for n in body.node)]
+    if len(recurrent) != card.layers:
+        raise QuantisationError(f"the graph has {len(recurrent)} LSTM layers, the model {card.layers}")
     for body in recurrent:
         operators = [node.op_type for node in body.node]
-        floats = [name for name in operators if name in ("Gemm", "MatMul", "LSTM")]
-        if floats or operators.count("MatMulInteger") != 2:
-            raise QuantisationError(
-                f"an LSTM layer has {operators.count('MatMulInteger')} products of integers and "
-                f"{len(floats)} of floats; expected 2 and 0"
-            )
+        _check_counts("an LSTM layer", operators, 2)
+
+
+def _check_convolutions(graph: onnx.GraphProto, card: ModelCard) -> None:
+    """One product a layer, told by the shape of its weight."""
+    size = card.hidden_size
+    kernels = {tensor.name for tensor in graph.initializer if list(tensor.dims) == [WIDTH * size, size]}
+    operators = [node.op_type for node in graph.node if kernels & set(node.input[1:2])]
+    _check_counts("the convolutions", operators, len(card.dilations))
+
+
+def _check_counts(what: str, operators: Sequence[str], expected: int) -> None:
+    integers = operators.count("MatMulInteger")
+    floats = sum(name in ("Gemm", "MatMul", "LSTM") for name in operators)
+    if (integers, floats) != (expected, 0):
+        raise QuantisationError(
+            f"{integers} products of integers and {floats} of floats in {what}; expected {expected} and 0"
+        )
+
+
+_CHECKS: dict[ContextKind, Callable[[onnx.GraphProto, ModelCard], None]] = {
+    "lstm": _check_lstm,
+    "convolution": _check_convolutions,
+}
 
 
 def _loops(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

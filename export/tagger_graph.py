@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from spox import Var, build
 from torch import Tensor, nn
 
+from export.context import context_states, input_vars
+from export.inputs import InputVars
 from export.layers import axis, constant, loop, positions, reversed_rows, size_of, weights
-from export.lstm import InputVars, bilstm, input_vars
 from export.products import Product
 from train.models.taggers import CRFTagger, SoftmaxTagger
 
@@ -35,7 +36,7 @@ TINY = 1e-290
 def crf_graph(model: CRFTagger, product: Product) -> onnx.ModelProto:
     """Words to the labels of the best sequence under the CRF and that decision's posterior.
 
-    Inputs: see `export.lstm.InputVars`. Outputs, 0 on padding:
+    Inputs: see `export.inputs.InputVars`. Outputs, 0 on padding:
     ``labels`` [batch, tokens] int64, ``token_log_probs`` log P(y_i | x) and ``pair_log_probs``
     log P(y_{i−1}, y_i | x) of the labels chosen, [batch, tokens] float32 (the first pair is 0).
     The posterior is computed by the scaled forward and backward recursions (Rabiner 1989) in float64.
@@ -79,7 +80,7 @@ def _emissions(
     model: CRFTagger | SoftmaxTagger, inputs: InputVars, product: Product, *, normalised: bool = False
 ) -> tuple[Var, Var]:
     """Emissions with the boundary's [n, B, L+1], and which positions are tokens [n, B]."""
-    states = bilstm(model.representation, inputs, product)
+    states = context_states(model.representation, inputs, product)
     layer: nn.Linear = model.emissions
     weight, bias = weights(layer.weight), weights(layer.bias)
     # The boundary's scores are one more row of the layer.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 PADDED_A_TOKEN = 3
-"""Most padded places in a batch for each token of its budget. The LSTM skips padding, the rest does not."""
+"""Most padded places in a batch for each token of its budget. Contexts skip padding, the rest does not."""
 
 
 def length_batches(

@@ -1,8 +1,9 @@
 """The first layer's input projection, folded into the words.
 
-What a BiLSTM's first layer does with a word before it looks at the sentence, W x + b for all gates of both
-directions, depends on the word alone. It is computed once for each word type: at export for the most frequent
-ones, in a memory-mapped table that all processes share, and at the first meeting for the rest.
+What a context's first layer does with a word before it looks at the sentence depends on the word alone:
+W x + b for all gates of both directions of a BiLSTM, or for each position in the first window of
+convolutions. It is computed once for each word type: at export for the most frequent ones, in a memory-mapped
+table that all processes share, and at the first meeting for the rest.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,6 @@ import numpy as np
 import structural_kd
 from benchmarks import engine as bench
 from benchmarks import profile
-from export.lstm import lstm_of
 from export.products import PRODUCTS
 from export.tagger_graph import emissions_graph
 from tests.export.tiny_models import WORDS, bundle_of, card, model, sentences
@@ -66,7 +65,7 @@ def test_a_profile_names_the_operators_of_the_graph(tmp_path, capsys):
     assert "Gemm" in printed
     assert "Loop" in printed
     found = {operator.name: operator.calls for operator in profile.profile(tmp_path / "ner", sentences(20))}
-    assert found["Gemm"] >= 2 * lstm_of(built.representation).num_layers
+    assert found["Gemm"] >= 2 * built.representation.context.lstm.num_layers
     (tmp_path / "empty.txt").write_text("\n")
     assert profile.main([str(tmp_path / "ner"), str(tmp_path / "empty.txt")]) == 2
 

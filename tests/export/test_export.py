@@ -12,9 +12,11 @@ import structural_kd
 from export.__main__ import main
 from export.model import GRAPHS, TrainedModel, export_model, load_from_run, write_bundle
 from export.parity import ParityError, on_random_inputs, on_sentences
+from export.products import PRODUCTS
 from export.write import new_bundle, write_manifest
 from structural_kd.manifest import MANIFEST, MODEL, describe_file, read_manifest
 from tests.export.tiny_models import (
+    CONTEXTS,
     KINDS,
     WORDS,
     bundle_of,
@@ -31,9 +33,10 @@ from train.models.card import EncoderUse
 from train.models.encoders import TokenEncoder, load_encoder
 
 
+@pytest.mark.parametrize("context", ["lstm", "convolution"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bundle_answers_as_torch_on_random_inputs_and_on_words(tmp_path, kind):
-    built = bundle_of(tmp_path / kind, kind)
+def test_a_bundle_answers_as_torch_on_random_inputs_and_on_words(tmp_path, kind, context):
+    built = bundle_of(tmp_path / kind, kind, **CONTEXTS[context])
     predictor = structural_kd.load(tmp_path / kind)
     assert on_random_inputs(built, predictor, count=100).sentences == 100
     parity = on_sentences(built, predictor, sentences(40), types())
@@ -56,6 +59,52 @@ def test_a_bundle_with_a_changed_weight_is_refused(tmp_path, kind):
     _seal_again(folder)
     with pytest.raises(ParityError, match=r"worse by|differs by|entity at"):
         on_random_inputs(built, structural_kd.load(folder), count=200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_of_convolutions_with_a_changed_weight_is_refused(tmp_path, kind):
+    folder = tmp_path / kind
+    built = bundle_of(folder, kind, **CONTEXTS["convolution"])
+    graph = onnx.load(folder / MODEL)
+    tensor = next(t for t in graph.graph.initializer if list(t.dims) == [21, 7])  # of a convolution
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[7:14] += 0.3
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, folder / MODEL)
+    _seal_again(folder)
+    with pytest.raises(ParityError, match=r"worse by|differs by|entity at"):
+        on_random_inputs(built, structural_kd.load(folder), count=200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_convolutions_answer_alike_alone_in_mixed_batches_and_sorted(tmp_path, kind):
+    bundle_of(tmp_path / kind, kind, **CONTEXTS["convolution"])
+    texts = sentences(40, longest=30)
+    alone = structural_kd.load(tmp_path / kind, batch_tokens=1).predict(texts)
+    ordered = structural_kd.load(tmp_path / kind).predict(texts)
+    predictor = structural_kd.load(tmp_path / kind)
+    mixed = predictor.batch(texts)
+    together = predictor.decode(predictor.run(mixed), mixed.lengths)
+    for one, two, three in zip(alone, ordered, together, strict=True):
+        if predictor.manifest.task == "ner":
+            assert one.tags == two.tags == three.tags
+            scores = [[entity.score for entity in result.entities] for result in (one, two, three)]
+        else:
+            assert (one.heads, one.deprels) == (two.heads, two.deprels) == (three.heads, three.deprels)
+            scores = [result.scores for result in (one, two, three)]
+        np.testing.assert_allclose(scores[1:], [scores[0]] * 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"encoder": EncoderUse("tiny", (-1,), 8, False), **CONTEXTS["convolution"]}, "context: lstm"),
+        ({"layers": 0}, "layers: 1"),
+    ],
+)
+def test_a_context_without_a_graph_is_refused_with_the_remedy(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        GRAPHS["crf"][MODEL](model(card("crf", **changes)), PRODUCTS["fp32"])
 
 
 def test_a_changed_word_table_is_refused(tmp_path):

@@ -1,5 +1,7 @@
-"""Graphs answer as torch does: every kind, one and two layers, any lengths."""
+"""Graphs answer as torch does: every kind, every context, any lengths."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import onnx
 import pytest
 import torch
 
-from export.lstm import word_projection
+from export.context import word_projection
+from export.convolution import LARGEST
 from export.model import GRAPHS
 from export.parity import context_alone
 from export.parser_graph import relations_graph
@@ -16,11 +19,12 @@ from export.products import PRODUCTS, WEIGHT_LEVELS
 from export.quantisation import QuantisationError, check_quantised
 from export.write import write_graph
 from structural_kd.session import Session, open_session
-from tests.export.tiny_models import KINDS, card, model
+from tests.export.tiny_models import CONTEXTS, KINDS, card, model
 from train.models.batch import Batch
 from train.structs import HeadSelection, LinearChain, TokenSoftmax
 
 SIZE = 10
+EVERY_CONTEXT = pytest.mark.parametrize("context", CONTEXTS)
 PER_TOKEN = {"labels", "token_log_probs", "pair_log_probs", "heads", "relations", "log_probs"}
 
 ROUNDING = {"fp32": 2e-6, "int8": 5e-3}
@@ -75,9 +79,9 @@ def heads_of(built: Any, words: Any, lengths: Any) -> HeadSelection:
 
 
 @pytest.mark.parametrize("lengths", [[1], [5], [1, 1], [9, 1, 4, 2, 9], [60, 3]])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, layers, lengths):
-    built = model(card("crf", layers=layers))
+@EVERY_CONTEXT
+def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, context, lengths):
+    built = model(card("crf", **CONTEXTS[context]))
     words, sizes = batch(lengths)
     out = opened(tmp_path, graph_of(built, "crf")).run(**feeds(built, words, sizes))
     chain = chain_of(built, words, sizes)
@@ -93,9 +97,9 @@ def test_a_crf_graph_gives_the_viterbi_path_and_its_exact_posterior(tmp_path, la
         assert not any(out[name][i, n:].any() for name in out)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_posterior(tmp_path, layers):
-    built = model(card("softmax", layers=layers))
+@EVERY_CONTEXT
+def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_posterior(tmp_path, context):
+    built = model(card("softmax", **CONTEXTS[context]))
     words, sizes = batch([7, 1, 3])
     out = opened(tmp_path, graph_of(built, "softmax")).run(**feeds(built, words, sizes))
     with torch.no_grad():
@@ -107,11 +111,11 @@ def test_a_softmax_graph_gives_the_best_valid_sequence_and_the_softmaxes_own_pos
         np.testing.assert_allclose(out["pair_log_probs"][i, 1:n], chosen[1:] + chosen[:-1], atol=1e-4)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@EVERY_CONTEXT
 @pytest.mark.parametrize("lengths", [[1], [1, 6, 3], [20, 2]])
 @pytest.mark.parametrize("kind", ["biaffine", "labeller"])
-def test_a_parsers_graph_gives_the_greedy_heads_and_relations(tmp_path, kind, lengths, layers):
-    built = model(card(kind, layers=layers))
+def test_a_parsers_graph_gives_the_greedy_heads_and_relations(tmp_path, kind, lengths, context):
+    built = model(card(kind, **CONTEXTS[context]))
     words, sizes = batch(lengths)
     out = opened(tmp_path, graph_of(built, kind)).run(**feeds(built, words, sizes))
     distribution = heads_of(built, words, sizes)
@@ -148,11 +152,13 @@ def test_the_relations_graph_gives_the_best_relation_of_any_arc(tmp_path):
 
 
 @pytest.mark.parametrize("precision", PRODUCTS)
-@pytest.mark.parametrize("layers", [1, 2])
+@EVERY_CONTEXT
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(tmp_path, kind, layers, precision):
+def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(
+    tmp_path, kind, context, precision
+):
     """On most processors by no bit; some kernels add up in an order that depends on the rows beside."""
-    built = model(card(kind, layers=layers))
+    built = model(card(kind, **CONTEXTS[context]))
     graph = opened(tmp_path, graph_of(built, kind, precision))
     words, sizes = batch([8, 1, 30, 3, 8, 2, 17])
     together = graph.run(**feeds(built, words, sizes))
@@ -168,9 +174,10 @@ def test_other_sentences_of_the_batch_change_an_answer_by_rounding_at_most(tmp_p
                 np.testing.assert_allclose(alone[name], expected, rtol=allowed, atol=allowed, err_msg=name)
 
 
+@EVERY_CONTEXT
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_changes_nothing(tmp_path, kind):
-    built = model(card(kind))
+def test_padding_changes_nothing(tmp_path, kind, context):
+    built = model(card(kind, **CONTEXTS[context]))
     graph = opened(tmp_path, graph_of(built, kind))
     words, sizes = batch([3, 9, 1])
     inputs = feeds(built, words, sizes)
@@ -184,10 +191,11 @@ def test_padding_changes_nothing(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@EVERY_CONTEXT
 @pytest.mark.parametrize("sharpness", [0.0, 1e4])
-def test_no_weights_make_an_output_other_than_a_log_probability(tmp_path, kind, sharpness):
+def test_no_weights_make_an_output_other_than_a_log_probability(tmp_path, kind, context, sharpness):
     words, sizes = batch([20, 1, 7])
-    built = model(card(kind), sharpness=sharpness)
+    built = model(card(kind, **CONTEXTS[context]), sharpness=sharpness)
     graph = opened(tmp_path, graph_of(built, kind))
     for name, values in graph.run(**feeds(built, words * 100, sizes)).items():
         assert np.isfinite(values).all(), name
@@ -209,23 +217,70 @@ def test_int8_is_the_lstm_with_rounded_weights_and_rounded_states(tmp_path, laye
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", [1, 2])
-def test_an_int8_graph_has_no_float_product_in_an_lstm_and_an_fp32_graph_is_refused(kind, layers):
-    built = model(card(kind, layers=layers))
-    check_quantised(graph_of(built, kind, "int8"), layers)
-    with pytest.raises(QuantisationError, match="0 products of integers and 2 of floats"):
-        check_quantised(graph_of(built, kind), layers)
-    with pytest.raises(QuantisationError, match=f"{layers} LSTM layers"):
-        check_quantised(graph_of(built, kind, "int8"), layers + 1)
+@EVERY_CONTEXT
+def test_an_int8_graph_has_no_float_product_in_its_context_and_an_fp32_graph_is_refused(kind, context):
+    described = card(kind, **CONTEXTS[context])
+    built = model(described)
+    check_quantised(graph_of(built, kind, "int8"), described)
+    with pytest.raises(QuantisationError, match=r"0 products of integers and [23] of floats"):
+        check_quantised(graph_of(built, kind), described)
 
 
-def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits():
-    nodes = graph_of(model(card("crf")), "crf", "int8").graph.node
-    assert all(node.op_type != "DynamicQuantizeLinear" for node in nodes)
-    tensors = [t for node in nodes if node.op_type == "Loop" for t in node.attribute[0].g.initializer]
+def test_an_int8_graph_of_fewer_layers_than_the_model_is_refused():
+    lstm, convolutions = card("crf"), card("crf", **CONTEXTS["convolution"])
+    with pytest.raises(QuantisationError, match="1 LSTM layers, the model 2"):
+        check_quantised(graph_of(model(lstm), "crf", "int8"), replace(lstm, layers=2))
+    with pytest.raises(QuantisationError, match="3 products of integers and 0 of floats"):
+        check_quantised(
+            graph_of(model(convolutions), "crf", "int8"), replace(convolutions, dilations=(1, 3, 1, 2))
+        )
+
+
+@EVERY_CONTEXT
+def test_no_sum_of_bytes_and_weights_can_saturate_sixteen_bits(context):
+    graph = graph_of(model(card("crf", **CONTEXTS[context])), "crf", "int8").graph
+    assert all(node.op_type != "DynamicQuantizeLinear" for node in graph.node)
+    bodies = [node.attribute[0].g for node in graph.node if node.op_type == "Loop"]
+    tensors = [tensor for part in (graph, *bodies) for tensor in part.initializer]
     weights = [onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8]
     assert weights
     assert all(255 * 2 * np.abs(w.astype(int)).max() < 2**15 for w in weights)
+
+
+def test_int8_is_the_convolutions_with_rounded_weights_and_rounded_states(tmp_path):
+    built = model(card("labeller", **CONTEXTS["convolution"]))
+    words, sizes = batch([9, 1, 4])
+    out = opened(tmp_path, graph_of(built, "labeller", "int8")).run(**feeds(built, words, sizes))
+    exact = opened(tmp_path, graph_of(built, "labeller")).run(**feeds(built, words, sizes))
+    allowed = exact["label_log_probs"] > -1e3
+    assert np.abs(exact["label_log_probs"] - out["label_log_probs"])[allowed].max() > 1e-2
+    context = built.representation.context
+    norms = [context.window_norm, *context.norms]
+    with torch.no_grad():
+        for layer, norm in zip([*context.convolutions, built.label_scores], norms, strict=True):
+            layer.weight.copy_(_rounded(layer.weight))
+            layer.register_forward_pre_hook(partial(_round_states, norm))
+        scores = built.label_scores(context(torch.from_numpy(words), torch.from_numpy(sizes)))  # [B, n, K]
+    wanted = torch.cat([some[:n] for some, n in zip(scores, sizes, strict=True)])  # [T, K]
+    wanted = torch.where(torch.from_numpy(allowed), wanted, -torch.inf).log_softmax(-1)
+    np.testing.assert_allclose(out["label_log_probs"][allowed], wanted[allowed], atol=2e-3)
+
+
+def _round_states(norm: torch.nn.LayerNorm, layer: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """What a layer after a norm reads in int8."""
+    scale = (LARGEST * norm.weight.abs() + norm.bias.abs()).max() / 127
+    return (inputs[0] / scale).round().clamp(-128, 127) * scale
+
+
+def _rounded(weight: torch.Tensor) -> torch.Tensor:
+    scale = weight.abs().amax(1, keepdim=True) / WEIGHT_LEVELS
+    return (weight / scale).round() * scale
+
+
+@pytest.mark.parametrize("kind", ["biaffine", "labeller"])
+def test_convolutions_have_no_loop(kind):
+    graph = graph_of(model(card(kind, **CONTEXTS["convolution"])), kind).graph
+    assert all(node.op_type != "Loop" for node in graph.node)
 
 
 def test_a_step_computes_no_constants(tmp_path):
@@ -239,22 +294,19 @@ def test_a_step_computes_no_constants(tmp_path):
         assert not {"Range", "ReduceSum", "Less", "Reshape", "TopK"} & {n.op_type for n in lstm.node}, kind
 
 
-def test_inputs_and_outputs_have_dynamic_batch_and_tokens():
+@pytest.mark.parametrize(("context", "projected"), [("lstm", 8 * 7), ("convolution", 3 * 7)])
+def test_inputs_and_outputs_have_dynamic_batch_and_tokens(context, projected):
     for kind in KINDS:
-        graph = graph_of(model(card(kind)), kind).graph
+        graph = graph_of(model(card(kind, **CONTEXTS[context])), kind).graph
         assert [value.name for value in graph.input] == ["rows", "words", "lengths"]
         shapes = [
             [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input
         ]
-        assert shapes == [["distinct", 8 * 7], ["batch", "tokens"], ["batch"]]
+        assert shapes == [["distinct", projected], ["batch", "tokens"], ["batch"]]
 
 
 def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
     """A labeller's scores of all tokens [T, K], its weights and states rounded as int8 rounds them."""
-
-    def rounded(weight: torch.Tensor) -> torch.Tensor:
-        scale = weight.abs().amax(1, keepdim=True) / WEIGHT_LEVELS
-        return (weight / scale).round() * scale
 
     def read(state: torch.Tensor) -> torch.Tensor:
         return (state * 127).round() / 127
@@ -269,10 +321,10 @@ def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
                 for way in ("", "_reverse"):
                     name = f"l{layer}{way}"
                     into = getattr(lstm, f"weight_ih_{name}")
-                    x = (features @ into.T if layer == 0 else read(features) @ rounded(into).T) + (
+                    x = (features @ into.T if layer == 0 else read(features) @ _rounded(into).T) + (
                         getattr(lstm, f"bias_ih_{name}") + getattr(lstm, f"bias_hh_{name}")
                     )
-                    recurrent = rounded(getattr(lstm, f"weight_hh_{name}"))
+                    recurrent = _rounded(getattr(lstm, f"weight_hh_{name}"))
                     h = c = torch.zeros(lstm.hidden_size)
                     found = []
                     for gates in x.flip(0) if way else x:
@@ -282,5 +334,5 @@ def _rounded_scores(built: Any, words: Any, lengths: Any) -> torch.Tensor:
                         found.append(h)
                     both.append(torch.stack(found[::-1] if way else found))
                 features = torch.cat(both, -1)  # [n, 2H]
-            rows.append(read(features) @ rounded(built.label_scores.weight).T + built.label_scores.bias)
+            rows.append(read(features) @ _rounded(built.label_scores.weight).T + built.label_scores.bias)
     return torch.cat(rows)

@@ -21,6 +21,12 @@ ALPHABET = sorted({character for word in WORDS for character in word})
 RELATIONS = ("det", "nsubj", "obj", "root")
 RELATIVE = tuple((offset, relation) for offset in (-3, -2, -1, 1, 2) for relation in RELATIONS[:3])
 KINDS = ("crf", "softmax", "biaffine", "labeller")
+CONTEXTS: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "lstm, two layers": {"layers": 2},
+    "convolution": {"context": "convolution", "dilations": (1, 3, 1), "arc_distance": 4},
+}
+"""Settings of a card."""
 
 
 def vectors() -> SubwordVectors:
@@ -56,6 +62,10 @@ def model(described: ModelCard, *, sharpness: float = 6.0, encoder: Any = None) 
     torch.manual_seed(7)
     built: Any = build_model(described, types(), encoder).eval()
     with torch.no_grad():
+        for norm in built.modules():
+            if isinstance(norm, torch.nn.LayerNorm):  # trained ones are not all 1 and 0
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.uniform_(-0.3, 0.3)
         for name in ("emissions", "label_scores", "arc", "relation_product"):
             if hasattr(built, name):
                 getattr(built, name).weight.mul_(sharpness)
@@ -79,14 +89,14 @@ def bundle_of(folder: Path, kind: str, **changes: Any) -> Any:
     return built
 
 
-def run_folder(run: Path, kinds: dict[str, str]) -> Path:
+def run_folder(run: Path, kinds: dict[str, str], **changes: Any) -> Path:
     """A run as training leaves it, with a served student of each kind: task to kind."""
     vectors().save(run / "words")
     (run / "words" / "alphabet.json").write_text(json.dumps(ALPHABET))
     (run / "words" / "words.json").write_text(json.dumps(WORDS))
     (run / "test.txt").write_text("".join(" ".join(words) + "\n" for words in sentences(60)))
     for task, kind in kinds.items():
-        described = card(kind)
+        described = card(kind, **changes)
         student = run / task / "students" / f"{kind}-structural-seed1"
         save_trained(
             student,

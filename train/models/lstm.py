@@ -27,6 +27,7 @@ class SentenceLSTM(nn.Module):
             dropout=dropout if layers > 1 else 0.0,
         )
         self.dropout = dropout
+        self.input_size = input_size
         self.output_size = 2 * hidden_size
 
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from tests.train.tiny import write_encoder
 from train.models.batch import Batch, pad_rows
 from train.models.card import EncoderUse, ModelCard, build_model, load_trained, read_card, save_trained
 from train.models.encoders import TokenEncoder, encode, load_encoder
+from train.models.lstm import SentenceLSTM
 from train.models.representation import Representation
 from train.models.words import WordFeatures, WordTypes
 
@@ -148,3 +149,16 @@ def test_a_card_from_before_words_were_optional_reads_words(types, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(about))
     assert read_card(tmp_path)[0] == card()
     assert load_trained(tmp_path, types).representation.words is not None
+
+
+def test_a_card_from_before_convolutions_and_distances_is_of_a_bilstm_without_distances(types, tmp_path):
+    parser = card(kind="biaffine")
+    save_trained(tmp_path, build_model(parser, types), parser)
+    about = json.loads((tmp_path / "model.json").read_text())
+    for field in ("context", "dilations", "arc_distance"):
+        del about["card"][field]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert read_card(tmp_path)[0] == parser
+    loaded = load_trained(tmp_path, types)
+    assert isinstance(loaded.representation.context, SentenceLSTM)
+    assert not loaded.arc_distance
