@@ -11,6 +11,7 @@ import numpy as np
 
 from train.corpora import Corpus, Sentence, load_corpus, read_jsonl, read_text
 from train.corpora.named import UNKNOWN_LANGUAGE
+from train.corpora.personal_data import MADE_TEXTS
 from train.recipe import Recipe, RecipeError
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 1000
@@ -74,6 +75,9 @@ def load_splits(recipe: Recipe) -> Splits:
         RecipeError: more sentences are asked for than there are.
     """
     corpora = [_read_corpus(recipe, name) for name in recipe.corpus]
+    made = MADE_TEXTS.get(str(recipe.text))
+    if made is not None:
+        return _made_alone(recipe, made())
     text = _read_raw(recipe.text) if recipe.text else []
     if recipe.target is not None:
         return _zero_shot(recipe, corpora, _read_corpus(recipe, recipe.target), text)
@@ -185,6 +189,28 @@ def _raw_alone(recipe: Recipe, text: Sequence[Sentence]) -> Splits:
         teacher_dev=[],
         dev=sorted(order[:held]),
         test=sorted(order[held : 2 * held]),
+    )
+
+
+def _made_alone(recipe: Recipe, made: Corpus) -> Splits:
+    """Raw text that was made, with dev and test of its own."""
+    sentences = _Sentences()
+    train, dev, test = (list(sentences.add(split, 0)) for split in (made.train, made.dev, made.test))
+    unlabelled = _choose_raw(recipe, train)
+    return Splits(
+        name=made.name,
+        language=recipe.language or made.language,
+        digest=made.digest,
+        corpora=(made.name,),
+        sentences=tuple(sentences.all),
+        corpus_of=tuple(sentences.corpus_of),
+        labelled=[],
+        raw=train,
+        unlabelled=unlabelled,
+        student_train=unlabelled,
+        teacher_dev=[],
+        dev=dev,
+        test=test,
     )
 
 
