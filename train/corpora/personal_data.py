@@ -1,4 +1,4 @@
-"""Sentences with and without personal data, made from templates: raw text for students of a model that exists.
+"""Sentences with and without personal data, made from templates: raw text for students of an existing model.
 
 A template is a line of a file in ``templates``: ``[one|of these]`` and ``{fields}``, which Faker fills in
 many countries' ways. The held-out splits have templates and seeds of their own. Beside them stands prose
@@ -75,7 +75,7 @@ def personal_data() -> Corpus:
 def texts(split: Split) -> Iterator[str]:
     """Texts of one split without end, a sentence or a few each; the same for the same version of Faker."""
     generator = random.Random(SEEDS[split])
-    makers = _makers(SEEDS[split])
+    values = _values(SEEDS[split])
     personal, plain = (_read(TEMPLATES / f"{kind}_{split}.txt") for kind in ("personal", "plain"))
     prose = _prose(split)
     generator.shuffle(prose)
@@ -85,8 +85,8 @@ def texts(split: Split) -> Iterator[str]:
             yield prose.pop()
             continue
         template = generator.choice(plain if kind < PROSE_SHARE + PLAIN_SHARE else personal)
-        (locale,) = generator.choices(list(makers), [LOCALES[name] for name in makers])
-        text = _filled(template, makers[locale], generator)
+        (locale,) = generator.choices(list(values), [LOCALES[name] for name in values])
+        text = _filled(template, values[locale], generator)
         letters = generator.random()
         if letters < LOWER_SHARE:
             text = text.lower()
@@ -135,7 +135,7 @@ def _filled(template: str, values: "_Values", generator: random.Random) -> str:
     return PARTS.sub(fill, template)
 
 
-def _makers(seed: int) -> dict[str, "_Values"]:
+def _values(seed: int) -> dict[str, "_Values"]:
     """Values by locale."""
     try:
         from faker import Faker
@@ -143,12 +143,12 @@ def _makers(seed: int) -> dict[str, "_Values"]:
         raise CorpusError("personal_data", None, "Faker is missing; install it: pip install faker") from None
     english = Faker("en_US")
     english.seed_instance(seed)
-    makers = {}
+    values = {}
     for number, locale in enumerate(LOCALES):
         faker = Faker(locale)
         faker.seed_instance(1000 * seed + number)
-        makers[locale] = _Values(faker, english)
-    return makers
+        values[locale] = _Values(faker, english)
+    return values
 
 
 class _Values:
@@ -231,7 +231,9 @@ def _url(values: _Values) -> str:
     if site == "own":
         site = f"www.{handle}.{values.one('com', 'org', 'net', 'me', 'blog')}/"
         handle = values.one("", "photos", "about", "cv.html", "blog/20##")
-    return values.one("https://", "https://", "http://") + site.replace("www.", values.one("www.", "")) + handle
+    return (
+        values.one("https://", "https://", "http://") + site.replace("www.", values.one("www.", "")) + handle
+    )
 
 
 def _phone(values: _Values) -> str:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
@@ -120,7 +120,7 @@ def find_encoder(name: str, *, formats: Collection[Format] = ENCODERS) -> FoundE
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A model, the formats that can be read, and the graph that is meant, by its path in the model's folder."""
+    """A model, the formats that can be read, and the graph that is meant: its path in the model's folder."""
 
     name: str
     formats: Collection[Format]

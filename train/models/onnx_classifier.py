@@ -46,8 +46,8 @@ class OnnxClassifier(nn.Module):
         if shape is None or len(shape) != 3:
             found = ", ".join(f"{name} of rank {len(sizes)}" for name, sizes in outputs.items())
             raise ValueError(
-                f"{path} has no output {SCORES} of rank 3, so it does not score tokens: it has {found}; export "
-                "the model for token classification"
+                f"{path} has no output {SCORES} of rank 3, so it does not score tokens: it has {found}; "
+                "export the model for token classification"
             )
         try:
             scores = self._run(np.zeros((1, 2), np.int64), np.ones((1, 2), np.int64))

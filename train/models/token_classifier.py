@@ -86,7 +86,7 @@ class TokenClassifier(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> LinearChain:
         """The chain; exp(log_partition) is the model's own probability that its labels are valid."""
-        scores = self._scores(batch.sentences)  # [B, n, M]
+        scores = self.scores(batch.sentences)  # [B, n, M]
         emissions = _sums(scores, self.inside_sources)  # [B, n, L]
         transitions: Tensor = self.transitions
         if self.scheme == "iob1":
@@ -101,7 +101,7 @@ class TokenClassifier(nn.Module):
         """Label ids [B, n] of the most probable valid sequence."""
         return distribution.argmax()
 
-    def _scores(self, sentences: Sequence[Sequence[str]]) -> Tensor:
+    def scores(self, sentences: Sequence[Sequence[str]]) -> Tensor:
         """Log-probabilities [B, n, M] of the model's labels at the first piece of each word."""
         device = self.transitions.device
         pieces = words_to_pieces(self.tokenizer, sentences, self.max_pieces)
