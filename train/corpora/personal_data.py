@@ -24,7 +24,7 @@ SENTENCES: dict[Split, int] = {"train": 20_000, "dev": 1_000, "test": 1_000}
 PLAIN_SHARE, PROSE_SHARE = 0.15, 0.1
 """Shares of the texts that are made from templates without personal data, and that are prose."""
 
-LOWER_SHARE, UPPER_SHARE = 0.08, 0.02
+LOWER_SHARE, UPPER_SHARE = 0.06, 0.01
 """Shares of the texts in which all letters are small, or capital."""
 
 LONGEST = 512
@@ -40,6 +40,16 @@ LOCALES = {
 PARTS = re.compile(r"\[([^]]*)\]|\{(\w+)\}")
 """A choice or a field of a template; a choice may hold fields."""
 
+COMPANY_WORDS = (
+    (
+        *("Northern", "Blue", "First", "Golden", "Green", "Coastal", "Modern", "Central", "Bright", "Silver"),
+        *("Prime", "Rapid", "Solid", "Urban", "United", "Global", "Royal", "Summit", "Atlantic", "Alpine"),
+    ),
+    (
+        *("Foods", "Software", "Energy", "Insurance", "Airlines", "Motors", "Media", "Bank", "Logistics"),
+        *("Electric", "Pharma", "Textiles", "Telecom", "Hotels", "Systems", "Books", "Water", "Steel"),
+    ),
+)
 DATES = ("%d/%m/%Y", "%B %d, %Y", "%d %B %Y", "%B %d", "%Y-%m-%d", "%d.%m.%y")
 TIMES = ("%H:%M", "%I:%M %p", "%I %p")
 PRODUCTS = (
@@ -147,15 +157,15 @@ def _values(seed: int) -> dict[str, "_Values"]:
     for number, locale in enumerate(LOCALES):
         faker = Faker(locale)
         faker.seed_instance(1000 * seed + number)
-        values[locale] = _Values(faker, english)
+        values[locale] = _Values(locale, faker, english)
     return values
 
 
 class _Values:
     """Values of fields in the way of one country; what follows a name may be made from it."""
 
-    def __init__(self, faker: Any, english: Any) -> None:
-        self.faker, self.english = faker, english
+    def __init__(self, locale: str, faker: Any, english: Any) -> None:
+        self.locale, self.faker, self.english = locale, faker, english
         self.name = ("", "")
 
     def begin(self) -> None:
@@ -194,7 +204,7 @@ def _surname(values: _Values) -> str:
 
 
 def _name(values: _Values) -> str:
-    middle = values.one(" ?.", "", "", "", "")
+    middle = values.one(" ?.") if values.chance(4) else ""
     return f"{_given(values)}{middle} {_surname(values)}"
 
 
@@ -237,10 +247,14 @@ def _url(values: _Values) -> str:
 
 
 def _phone(values: _Values) -> str:
-    if values.faker.locales[0] == "en_US":
-        formats = ("(%##) %##-####", "%##-%##-####", "+1 %## %## ####", "%##.%##.####", "%## %## ####")
-        return values.one(*formats)
-    return str(values.faker.phone_number())
+    """With a sign or gaps, as people write it; a mere row of digits could be anything."""
+    while values.locale != "en_US":
+        phone = str(values.faker.phone_number())
+        if not phone.isdigit():
+            return phone
+        if values.chance(30):
+            return f"+{values.number(30, 99)} {phone.lstrip('0')}"
+    return values.one("(%##) %##-####", "%##-%##-####", "+1 %## %## ####", "%##.%##.####", "%## %## ####")
 
 
 def _unit(values: _Values) -> str:
@@ -250,24 +264,24 @@ def _unit(values: _Values) -> str:
 
 
 def _state(values: _Values) -> str:
-    if values.has("state_abbr") and values.chance(30):
-        return str(values.faker.state_abbr())
-    return str(values.faker.administrative_unit())
+    own = values.faker if values.locale in ("en_CA", "en_AU") else values.english
+    return str(
+        own.state_abbr() if values.chance(30) and values.has("state_abbr") else own.administrative_unit()
+    )
 
 
 def _address(values: _Values) -> str:
     v = {name: values.of(name) for name in ("building", "street", "city", "state", "zip", "unit")}
     unit = f", {v['unit']}" if values.chance(30) else ""
-    if values.faker.locales[0][:2] == "en":
+    if values.locale.startswith("en"):
         return f"{v['building']} {v['street']}{unit}, {v['city']}, {v['state']} {v['zip']}"
     return f"{v['street']} {v['building']}{unit}, {v['zip']} {v['city']}"
 
 
-def _account(values: _Values) -> str:
-    if values.chance(40):
-        iban = str(values.faker.iban())
-        return iban if values.chance(50) else " ".join(re.findall(".{1,4}", iban))
-    return values.one("########", "##########", "0###########", "####-####-##", "%#-####-#######")
+def _company(values: _Values) -> str:
+    """A name that is made of no family's name."""
+    first, second = (values.faker.random_element(words) for words in COMPANY_WORDS)
+    return f"{first} {second}{values.one('', '', '', ' Ltd', ' Inc.', ' Group')}"
 
 
 FIELDS: dict[str, Callable[[_Values], str]] = {
@@ -284,21 +298,23 @@ FIELDS: dict[str, Callable[[_Values], str]] = {
     "state": _state,
     "zip": lambda v: str(v.faker.postcode()),
     "address": _address,
-    "account": _account,
+    "account": lambda v: (
+        str(v.faker.iban()) if v.chance(30) else v.one("########", "##########", "############")
+    ),
     "routing": lambda v: str(v.faker.aba()),
-    "tax_id": lambda v: v.one("%#-#######", "%#-#######", "9##-##-####", "#########", "?? %########"),
-    "gov_id": lambda v: v.one("########?", "??######?", "####-####-####", "??#######", "#### #### ####"),
-    "passport": lambda v: v.one("?########", "#########", "??#######", "?##?##?##"),
-    "licence": lambda v: v.one("?#######", "?############", "?###-####-####", "########", "?? ## ####"),
+    "tax_id": lambda v: v.one("%#-#######", "%#-#######", "#########"),
+    "gov_id": lambda v: v.one("########?", "??######?", "??#######", "###########"),
+    "passport": lambda v: v.one("?########", "#########", "??#######"),
+    "licence": lambda v: v.one("?#######", "?############", "?########", "########"),
     "card": lambda v: " ".join(re.findall(".{1,4}", str(v.faker.credit_card_number("visa16")))),
     "ip": lambda v: str(v.faker.ipv4()),
     "order": lambda v: v.one("%#######", "%####", "??-#####", "#%####-##", "?####"),
-    "company": lambda v: str(v.english.company()),
+    "company": _company,
     "product": lambda v: v.one(*PRODUCTS),
     "job": lambda v: str(v.english.job()).split(",")[0].split("/")[0].lower(),
     "weekday": lambda v: str(v.english.day_of_week()),
     "month": lambda v: str(v.english.month_name()),
-    "year": lambda v: str(v.number(1900, 2030)),
+    "year": lambda v: str(v.number(1985, 2027)),
     "date": lambda v: str(v.english.date(v.faker.random_element(DATES))),
     "time": lambda v: str(v.english.time(v.faker.random_element(TIMES))),
     "amount": lambda v: v.one("$%#", "$%##.##", "€%##", "%### euros", "$%,###.##", "£%#.##"),
