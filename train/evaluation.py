@@ -13,6 +13,7 @@ from train.corpora import Sentence
 from train.experiment import Experiment
 from train.models.encoders import encode
 from train.models.ensemble import Ensemble, predict, reads_features
+from train.models.token_classifier import TokenClassifier
 from train.structs import StructuredDistribution
 from train.tasks import TrainingTask
 
@@ -116,7 +117,7 @@ def distributions(
 def count_parameters(experiment: Experiment, model: nn.Module | Ensemble) -> int:
     """All weights a model needs to run: its own, the vectors of words and subwords, the encoder."""
     members = _ensemble(model).members_for(experiment.splits.test)
-    total = sum(parameter.numel() for member in members for parameter in member.parameters())
+    total = sum(map(_own_parameters, members))
     if any(getattr(member.representation, "words", None) is not None for member in members):
         vectors = SubwordVectors.load(experiment.out / "words")
         total += vectors.vectors.size + (0 if vectors.subwords is None else vectors.subwords.size)
@@ -142,6 +143,12 @@ def speed(experiment: Experiment, task: TrainingTask, model: nn.Module | Ensembl
 
     once()  # warms up
     return round(len(numbers) / once(), 1)
+
+
+def _own_parameters(member: nn.Module) -> int:
+    if isinstance(member, TokenClassifier):
+        return member.parameter_count  # a graph has no parameters in torch
+    return sum(parameter.numel() for parameter in member.parameters())
 
 
 def _ensemble(model: nn.Module | Ensemble) -> Ensemble:

@@ -11,6 +11,7 @@ import numpy as np
 
 from train.corpora import Corpus, Sentence, load_corpus
 from train.corpora.named import UNKNOWN_LANGUAGE
+from train.corpora.personal_data import MADE_TEXTS
 from train.held_out import HeldOut
 from train.progress import log
 from train.raw_sentences import MANY_LANGUAGES, raw_sentences
@@ -86,6 +87,9 @@ def load_splits(recipe: Recipe, *, quiet: bool = False) -> Splits:
         CorpusError: a corpus or raw text can not be read.
     """
     corpora = [_read_corpus(recipe, name) for name in recipe.corpus]
+    made = MADE_TEXTS.get(recipe.text[0].path) if recipe.text else None
+    if made is not None:
+        return _made_alone(recipe, made())
     if recipe.target is not None:
         target = _read_corpus(recipe, recipe.target)
         language = recipe.language or target.language
@@ -214,6 +218,28 @@ def _raw_alone(recipe: Recipe, sources: Sequence[TextSource], quiet: bool) -> Sp
         teacher_dev=[],
         dev=sorted(order[:held]),
         test=sorted(order[held : 2 * held]),
+    )
+
+
+def _made_alone(recipe: Recipe, made: Corpus) -> Splits:
+    """Raw text that was made, with dev and test of its own."""
+    sentences = _Sentences()
+    train, dev, test = (list(sentences.add(split, 0)) for split in (made.train, made.dev, made.test))
+    unlabelled = _choose_raw(recipe, train)
+    return Splits(
+        name=made.name,
+        language=recipe.language or made.language,
+        digest=made.digest,
+        corpora=(made.name,),
+        sentences=tuple(sentences.all),
+        corpus_of=tuple(sentences.corpus_of),
+        labelled=[],
+        raw=train,
+        unlabelled=unlabelled,
+        student_train=unlabelled,
+        teacher_dev=[],
+        dev=dev,
+        test=test,
     )
 
 

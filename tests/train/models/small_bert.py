@@ -1,5 +1,6 @@
 """A BERT with random weights and one piece a letter."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,4 @@ def write_bert(folder: Path, model: Any, **settings: Any) -> Path:
 
 
 def copy_files(source: Path, target: Path, leave_out: str = "") -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for file in source.iterdir():
-        if file.name != leave_out:
-            (target / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(leave_out), dirs_exist_ok=True)
