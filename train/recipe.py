@@ -182,6 +182,8 @@ class Teacher(Training):
     """The recipe's ``teacher_seed`` unless set."""
     layers: Annotated[int, Field(ge=0)] = 1
     """BiLSTM layers over the encoder; 0 puts the scores right on it."""
+    word_dropout: Rate = 0.0
+    arc_distance: Annotated[int, Field(ge=0)] = 0
     reads_words: bool = True
     """Word vectors and characters beside the encoder; a teacher that crosses languages should not."""
     reads_encoder: bool = True
