@@ -77,7 +77,7 @@ def scores(counts: np.ndarray) -> dict[str, float]:
 
 
 def mean_scores(runs: Sequence[Counts]) -> dict[str, dict[str, float]]:
-    """By type, the most frequent first and all together last: means over students, and how many are wanted."""
+    """By type, the most frequent first and all together last: means over students, and the number wanted."""
     wanted = {name: int(counts[name][2]) for counts in runs for name in counts}
     order = sorted(wanted, key=lambda name: (name == ALL, -wanted[name], name))
     nothing = np.zeros(3, np.int64)
@@ -111,8 +111,8 @@ def measure(run: Path) -> dict[str, Any]:
     runs = []
     for folder in sorted(served.parent.glob(served.name.rpartition("-seed")[0] + "-seed*")):
         _say(folder.name)
-        student = load_trained(folder, types)
-        runs.append(type_counts(gold, tags_of(task, dataset, student, splits.test)))
+        network = load_trained(folder, types)
+        runs.append(type_counts(gold, tags_of(task, dataset, network, splits.test)))
     with tempfile.TemporaryDirectory() as temporary:
         _say("export")
         export_model(run, "ner", "student", Path(temporary) / "ner")

@@ -74,11 +74,11 @@ def convolutions(context: SentenceConvolution, inputs: InputVars, product: Produ
     inside = op.less(positions(size_of(inputs.words, 1)), op.unsqueeze(inputs.lengths, axis(1)))  # [B, n]
     places = _window_places(inside, inputs.lengths, [1, *context.dilations])  # [T, 3] of each dilation
     words = op.compress(op.reshape(inputs.words, axis(-1)), op.reshape(inside, axis(-1)))  # [T]
-    norm = context.window_norm
-    states = _normalised(op.relu(_word_windows(inputs.rows, words, places[1])), norm)  # [T, H]
-    for layer, after, dilation in zip(context.convolutions, context.norms, context.dilations, strict=True):
+    norm, hidden = context.window_norm, context.output_size
+    states = _normalised(op.relu(_word_windows(inputs.rows, words, places[1], hidden)), norm)  # [T, H]
+    for layer, after, dilation in context.layers():
         largest = _largest(norm)
-        window = _windows(product.read(states, largest), product.zero, places[dilation])  # [T, 3H]
+        window = _windows(product.read(states, largest), product.zero, places[dilation], hidden)  # [T, 3H]
         weight, bias = weights(layer.weight), constant(weights(layer.bias))
         update = op.relu(product.multiply(window, weight, bias, largest))  # [T, H]
         states, norm = _normalised(op.add(states, update), after), after  # [T, H]
@@ -103,21 +103,19 @@ def _window_places(inside: Var, lengths: Var, dilations: list[int]) -> dict[int,
     return {d: op.gather(place, op.const(np.int64(i))) for i, d in enumerate(distinct)}
 
 
-def _word_windows(rows: Var, words: Var, places: Var) -> Var:
+def _word_windows(rows: Var, words: Var, places: Var, hidden: int) -> Var:
     """The first window's products: rows [W, 3H] of distinct words, words [T], places [T, 3] -> [T, H]."""
     distinct = op.shape(rows, start=0, end=1)  # [1]
     words = op.gather(op.concat([words, distinct], axis=0), places)  # [T, 3], W beyond the sentence
     position = constant(np.arange(WIDTH))
     of_position = op.add(op.mul(words, op.const(np.int64(WIDTH))), position)  # [T, 3]
-    size = rows.unwrap_tensor().shape[1]
-    rows = op.concat([rows, constant(np.zeros((1, size), np.float32))], axis=0)  # [W+1, 3H]
-    read = op.gather(op.reshape(rows, axis(-1, size // WIDTH)), of_position)  # [T, 3, H]
+    rows = op.concat([rows, constant(np.zeros((1, WIDTH * hidden), np.float32))], axis=0)  # [W+1, 3H]
+    read = op.gather(op.reshape(rows, axis(-1, hidden)), of_position)  # [T, 3, H]
     return op.reduce_sum(read, axis(1), keepdims=0)
 
 
-def _windows(table: Var, zero: NDArray, places: Var) -> Var:
+def _windows(table: Var, zero: NDArray, places: Var, hidden: int) -> Var:
     """The rows of each token's window, side by side: [T, H], [T, 3] -> [T, 3H]."""
-    hidden = table.unwrap_tensor().shape[1]
     beyond = constant(np.full((1, hidden), zero))
     return op.reshape(op.gather(op.concat([table, beyond], axis=0), places), axis(-1, WIDTH * hidden))
 

@@ -1,6 +1,6 @@
 """Convolutions over a sentence's words: a context without steps, for students."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,18 @@ class SentenceConvolution(nn.Module):
         inside = token_mask(lengths, words.shape[1])[..., None]  # [B, n, 1]
         words = locked_dropout(words, self.dropout, self.training) * inside  # [B, n, D]
         states = self.window_norm(torch.relu(self.window(windows(words, 1)))) * inside  # [B, n, H]
-        for convolution, norm, dilation in zip(self.convolutions, self.norms, self.dilations, strict=True):
+        for convolution, norm, dilation in self.layers():
             update = torch.relu(convolution(windows(states, dilation)))  # [B, n, H]
             update = locked_dropout(update, self.dropout / 2, self.training)
             states = norm(states + update) * inside  # [B, n, H]
         return locked_dropout(states, self.dropout, self.training)
+
+    def layers(self) -> Iterator[tuple[nn.Linear, nn.LayerNorm, int]]:
+        """The residual convolutions: weights, norm and dilation of each."""
+        for convolution, norm, dilation in zip(self.convolutions, self.norms, self.dilations, strict=True):
+            assert isinstance(convolution, nn.Linear)
+            assert isinstance(norm, nn.LayerNorm)
+            yield convolution, norm, dilation
 
 
 def windows(x: Tensor, dilation: int) -> Tensor:

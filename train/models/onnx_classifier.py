@@ -39,7 +39,8 @@ class OnnxClassifier(nn.Module):
         except BundleError as error:
             raise ValueError(f"{path} can not be opened: {error.__cause__ or error}") from error
         inputs, outputs = self.session.inputs, self.session.output_shapes
-        if unknown := sorted(inputs.keys() - set(FEEDS)) or not inputs:
+        unknown = sorted(inputs.keys() - set(FEEDS))
+        if unknown or not inputs:
             found = ", ".join(unknown or ["none"])
             raise ValueError(f"{path} has the inputs {found}; a model of {', '.join(FEEDS)} is needed")
         shape = outputs.get(SCORES)
