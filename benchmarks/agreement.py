@@ -77,7 +77,7 @@ def scores(counts: np.ndarray) -> dict[str, float]:
 
 
 def mean_scores(runs: Sequence[Counts]) -> dict[str, dict[str, float]]:
-    """By type, the most frequent first and all together last: means over students, and the number wanted."""
+    """By type, the most frequent first and all together last: means over students, and how many."""
     wanted = {name: int(counts[name][2]) for counts in runs for name in counts}
     order = sorted(wanted, key=lambda name: (name == ALL, -wanted[name], name))
     nothing = np.zeros(3, np.int64)

@@ -35,7 +35,9 @@ def test_distances_are_those_of_the_encoders_words_alone(vectors: tuple[Path, Su
     folder, _ = vectors
     encoder = load_encoder(str(folder / "encoder"))
     made = encoder_vectors(encoder, WORDS, {}, dim=16, buckets=200, layers=(-1,), cache=folder)
-    states = np.concatenate([rows.numpy() for rows in encode(encoder, [[word] for word in WORDS], layers=[-1])])
+    states = np.concatenate(
+        [rows.numpy() for rows in encode(encoder, [[word] for word in WORDS], layers=[-1])]
+    )
     states = states.astype(np.float16).astype(np.float32)  # as the store keeps them
 
     def distances(rows: np.ndarray) -> np.ndarray:
