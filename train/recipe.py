@@ -77,7 +77,8 @@ class Vectors(_Section):
 
     source: Literal["encoder", "text"] | None = Field(default=None, alias="from")
     """encoder: of each word by itself, where the recipe names an encoder; text: trained by fastText. The
-    encoder's unless set, where there is one and neither load nor name is given."""
+    encoder's unless set, where there is one and neither load nor name is given. With load or name, the
+    encoder's and those stand side by side."""
     frequent_words: Annotated[int, Field(ge=0)] = 100_000
     """Of the language: so many have a vector of the encoder's, beside the words of the text."""
     load: Path | None = None
@@ -108,8 +109,8 @@ class Vectors(_Section):
             raise ValueError("load, name: name a file or pretrained vectors, not both")
         if self.most is not None and self.load is None and self.name is None:
             raise ValueError("most: goes with load or name; trained vectors have the words of the text")
-        if self.source is not None and (self.load is not None or self.name is not None):
-            raise ValueError("from: leave it out where a file or pretrained vectors are named")
+        if self.source == "text" and (self.load is not None or self.name is not None):
+            raise ValueError("from: text does not go with load and name; write encoder, or leave it out")
         return self
 
     def sizes(self, source: Literal["encoder", "text"]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import wordfreq
@@ -10,7 +11,7 @@ import wordfreq
 from structural_kd.files import write_whole
 from structural_kd.words import SubwordVectors
 from train.experiment import precision_of
-from train.models.encoder_vectors import encoder_vectors
+from train.models.encoder_vectors import encoder_vectors, side_by_side
 from train.models.encoders import Encoder
 from train.models.named_vectors import named_vectors
 from train.models.vectors import load_vectors, train_vectors
@@ -86,22 +87,29 @@ def _known_text(splits: Splits, *, whole: bool) -> list[tuple[str, ...]]:
 
 def _vectors(settings: Vectors, text: list[tuple[str, ...]], words: list[str], seed: int) -> SubwordVectors:
     if settings.load or settings.name:
-        try:
-            path = settings.load or named_vectors(settings.name or "", cache_folder())
-            return load_vectors(path, words, most=settings.most)
-        except (OSError, ValueError, UnavailableError) as error:
-            raise RecipeError(f"vectors.{'load' if settings.load else 'name'}: {error}") from error
+        return _read_vectors(settings, words)
     return train_vectors(text, **settings.sizes("text"), epochs=settings.epochs, seed=seed)
+
+
+def _read_vectors(settings: Vectors, words: Sequence[str]) -> SubwordVectors:
+    try:
+        path = settings.load or named_vectors(settings.name or "", cache_folder())
+        return load_vectors(path, words, most=settings.most)
+    except (OSError, ValueError, UnavailableError) as error:
+        raise RecipeError(f"vectors.{'load' if settings.load else 'name'}: {error}") from error
 
 
 def _encoder_vectors(
     recipe: Recipe, splits: Splits, text: list[tuple[str, ...]], encoder: Encoder, cache: Path | None
 ) -> SubwordVectors:
-    """Vectors of the words of all text but the held-out splits, and of the language's most frequent ones."""
+    """Vectors of the words of all text but the held-out splits, and of the language's most frequent ones.
+
+    Beside them those of a file or a name, if the recipe has them.
+    """
     assert recipe.encoder is not None
     counts = Counter(word for sentence in text for word in sentence)
     try:
-        return encoder_vectors(
+        vectors = encoder_vectors(
             encoder,
             list(counts),
             counts,
@@ -111,6 +119,9 @@ def _encoder_vectors(
             precision=precision_of(recipe.encoder, encoder.device),
             cache=cache,
         )
+        if recipe.vectors.load or recipe.vectors.name:
+            vectors = side_by_side(vectors, _read_vectors(recipe.vectors, vectors.vocabulary))
+        return vectors
     except ValueError as error:
         raise RecipeError(f"vectors: {error}") from error
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsqr
 
-from structural_kd.words import SubwordVectors, subword_buckets
+from structural_kd.words import SubwordVectors, subword_buckets, subword_mean
 from train.models.encoders import LAST_FOUR_LAYERS, Encoder
 from train.models.feature_store import frozen_features
 from train.progress import progress_bar
@@ -72,6 +72,42 @@ def encoder_vectors(
     vectors = principal_components(states, weights, dim)  # [V, d]
     subwords = fit_subwords(vocabulary, vectors, buckets=buckets, min_n=min_n, max_n=max_n)
     return SubwordVectors(vocabulary, vectors, subwords, min_n, max_n, lowercase=True)
+
+
+def side_by_side(vectors: SubwordVectors, others: SubwordVectors) -> SubwordVectors:
+    """Vectors [V, d + e] of a table's words: its own, and beside them what others have of the same words.
+
+    The others are centred and scaled to a mean square of 1. Words that they lack, and all words outside the
+    table, are composed from subwords fitted to the others.
+
+    Raises:
+        ValueError: the others have none of the words.
+    """
+    assert vectors.subwords is not None
+    words = vectors.vocabulary
+    known = np.array([word in others or word.lower() in others for word in words])  # [V]
+    if not known.any():
+        raise ValueError("the vectors that are read have none of the words")
+    more = np.stack([others.vector(word) for word in words])  # [V, e]
+    more[known] -= more[known].mean(0)
+    more /= np.sqrt((more[known] ** 2).mean())
+    subwords = fit_subwords(
+        [word for word, has in zip(words, known, strict=True) if has],
+        more[known],
+        buckets=len(vectors.subwords),
+        min_n=vectors.min_n,
+        max_n=vectors.max_n,
+    )  # [buckets, e]
+    for place in np.flatnonzero(~known):
+        more[place] = subword_mean(words[place], subwords, vectors.min_n, vectors.max_n)
+    return SubwordVectors(
+        words,
+        np.concatenate([vectors.vectors, more], 1),
+        np.concatenate([vectors.subwords, subwords], 1),
+        vectors.min_n,
+        vectors.max_n,
+        vectors.lowercase,
+    )
 
 
 def principal_components(states: FloatArray, weights: FloatArray, dim: int) -> FloatArray:

@@ -7,7 +7,7 @@ import pytest
 
 from structural_kd.words import SubwordVectors, subword_mean
 from tests.train.tiny import write_encoder
-from train.models.encoder_vectors import encoder_vectors, fit_subwords, principal_components
+from train.models.encoder_vectors import encoder_vectors, fit_subwords, principal_components, side_by_side
 from train.models.encoders import encode, load_encoder
 
 WORDS = ["ada", "bob", "Haifa", "saw", "of", "."]
@@ -59,6 +59,23 @@ def test_an_unknown_word_has_its_lower_cased_forms_vector_or_is_composed(
         np.testing.assert_array_equal(table.vector("Paris"), table.vector("paris"))
         assert table.subwords is not None
         np.testing.assert_array_equal(table.vector("adas"), subword_mean("adas", table.subwords, 2, 4))
+
+
+def test_other_vectors_stand_beside_the_encoders_of_the_same_words(
+    vectors: tuple[Path, SubwordVectors],
+) -> None:
+    _, made = vectors
+    others = SubwordVectors(["ada", "haifa", "zzz"], np.eye(3, 2, dtype=np.float32), None, 0, 0)
+    both = side_by_side(made, others)
+    assert both.vocabulary == made.vocabulary
+    np.testing.assert_array_equal(both.vectors[:, :4], made.vectors)
+    own = both.vectors[[made.vocabulary.index(word) for word in ("ada", "Haifa")], 4:]
+    np.testing.assert_allclose(own, [[1, -1], [-1, 1]])  # centred, of unit size
+    assert both.subwords is not None
+    composed = subword_mean("bob", both.subwords, 2, 4)
+    np.testing.assert_array_equal(both.vectors[made.vocabulary.index("bob"), 4:], composed[4:])
+    with pytest.raises(ValueError, match="none of the words"):
+        side_by_side(made, SubwordVectors(["zzz"], np.ones((1, 2), np.float32), None, 0, 0))
 
 
 def test_principal_components_keep_distances_and_are_of_unit_size() -> None:
