@@ -203,10 +203,10 @@ def character_ids(word: str, index: dict[str, int]) -> list[int]:
 class CharacterConvolution:
     """A word's character features: a convolution over its characters, then the maximum over positions.
 
-    The twin in numpy of `train.models.words.WordFeatures`. Positions outside the word are zeros.
+    The twin in numpy of `train.models.words.WordFeatures`. Beyond a word's ends stands the padding.
 
     alphabet: the characters with ids 4, 5, …
-    embeddings: [A, c] with A = 4 + len(alphabet), row 0 (padding) zero.
+    embeddings: [A, c] with A = 4 + len(alphabet).
     kernel: [f, c, width], width odd.     bias: [f].
     """
 
@@ -232,8 +232,6 @@ class CharacterConvolution:
             raise ValueError(f"kernel: the width has to be odd, found {self.kernel.shape[2]}")
         if self.bias.shape != self.kernel.shape[:1]:
             raise ValueError(f"bias: expected [{self.kernel.shape[0]}], found {list(self.bias.shape)}")
-        if self.embeddings[PADDING].any():
-            raise ValueError("embeddings: row 0 is padding and has to be zero")
         # A character's share in a window depends on nothing but its place there, so that a word costs
         # look-ups and additions, no product.
         self._products = np.einsum("ac,fcw->waf", self.embeddings, self.kernel)  # [width, A, f]

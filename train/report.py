@@ -44,7 +44,9 @@ def results_table(rows: Sequence[dict[str, Any]], split: str = "test") -> str:
         main = TASKS[task].metric
         recovered = None
         alone = values.get((task, "student", case, "none"), {}).get(main)
-        teacher = next((m[main] for (t, s, _, _), m in values.items() if (t, s) == (task, "teacher")), None)
+        teacher = next(
+            (m.get(main) for (t, s, _, _), m in values.items() if (t, s) == (task, "teacher")), None
+        )
         if system == "student" and objective != "none" and alone and teacher and main in metrics:
             recovered = gap_recovered(mean(teacher), mean(alone), mean(metrics[main]))
         is_teacher = system == "teacher"

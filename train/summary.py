@@ -111,7 +111,8 @@ def read_run(run: Path) -> list[Scores]:
         rows = read_rows(run)
     except OSError as error:
         raise RunError(f"{run}: no finished run ({error.filename}: {error.strerror})") from None
-    sources = [*recipe["corpus"], recipe["target"]] if recipe["corpus"] else [recipe["text"]]
+    texts = [source["path"] for source in recipe["text"] or ()]
+    sources = [*recipe["corpus"], recipe["target"]] if recipe["corpus"] else texts
     names = [Path(source).name for source in sources if source]
     if len(names) != 1 or names[0] not in CORPORA:
         known = ", ".join(CORPORA)
@@ -226,7 +227,7 @@ def _scores(
     # The first is the task's own teacher; one of the objective ``token`` may follow.
     teachers = [row["value"] for row in of_test if (row["system"], row["metric"]) == ("teacher", metric)]
     first = next(iter(distilled.values()))
-    speed = run / task / "speed.json"
+    speed = run / "agreement.json"  # of benchmarks.agreement
     return Scores(
         run=run.resolve().name,
         corpus=corpus,

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def test_vectors_of_the_corpus_do_not_change_with_the_amount_of_unlabelled_text(
     made = {}
     for text in ("corpus", "taught"):
         for unlabelled in (4, 16):
-            vectors = {"dim": 8, "epochs": 2, "buckets": 500, "text": text}
+            vectors = {"from": "text", "dim": 8, "epochs": 2, "buckets": 500, "text": text}
             recipe = load_recipe(write_recipe(folder, unlabelled=unlabelled, vectors=vectors))
             words = folder / "vectors" / f"{text}-{unlabelled}"
             load_word_types(recipe, load_splits(recipe), words)
@@ -361,9 +361,13 @@ def training_set(sentences: list[Sentence]) -> TrainingSet:
 def test_batches_are_the_same_for_the_same_seed_and_cover_every_sentence_in_an_epoch() -> None:
     data = training_set([Sentence(("a",) * (1 + i % 7)) for i in range(100)])
 
-    def batches(seed: int, first: int = 0) -> list[list[int]]:
-        return [batch.numbers for batch in islice(data.batches(8, seed, first=first), 13 - first)]
+    sizes = accumulate(len(batch.numbers) for batch in data.batches(24, 1))
+    epoch = next(count for count, seen in enumerate(sizes, 1) if seen == 100)
 
+    def batches(seed: int, first: int = 0) -> list[list[int]]:
+        return [batch.numbers for batch in islice(data.batches(24, seed, first=first), epoch - first)]
+
+    assert all(len(batch) * max(1 + i % 7 for i in batch) <= 24 for batch in batches(1))
     assert batches(1) == batches(1)
     assert batches(1) != batches(2)
     assert batches(1, first=5) == batches(1)[5:]  # as a resumed run asks for them

@@ -93,10 +93,10 @@ def test_where_a_student_alone_is_served_the_figures_are_of_the_distilled_one(tm
 
 
 def test_personal_data_is_measured_by_agreement_and_its_speed_is_read_from_the_run(tmp_path: Path) -> None:
-    recipe: dict[str, Any] = {"corpus": [], "text": "personal_data"}
+    recipe: dict[str, Any] = {"corpus": [], "text": [{"path": "personal_data", "tokenised": False}]}
     run = write_run(tmp_path / "pii", {"ner": {"structural": [91.0, 93.0]}}, metric="agreement", **recipe)
     assert summarise(tmp_path, run)["pii_speed"] is None
-    (run / "ner" / "speed.json").write_text('{"speed_ratio": 44.5}')
+    (run / "agreement.json").write_text('{"speed_ratio": 44.5}')
     made = summarise(tmp_path, run)
     assert (made["pii_f1"], made["pii_speed"]) == (0.92, 44.5)
 

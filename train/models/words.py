@@ -134,22 +134,21 @@ class WordFeatures(nn.Module):
         """The convolution at each character: [U, m] -> [U, m, f].
 
         There are few characters, so each one's product with each place of the kernel is computed once and
-        looked up: a tenth of the time of a convolution over embeddings.
+        looked up. Beyond a word's ends stands the padding, whose embedding is learnt too.
         """
         kernel, bias = self.character_convolution.weight, self.character_convolution.bias
         assert bias is not None
         width = kernel.shape[2]
-        known = self.embedding.weight  # [A, c], the padding's row is zero
+        known = self.embedding.weight  # [A, c]
         products = (known @ kernel.permute(2, 1, 0)).flatten(0, 1)  # [w, A, f] -> [w · A, f]
         padded = functional.pad(characters, (width // 2, width // 2), value=PADDING)  # [U, m + w - 1]
         places = padded.unfold(1, width, 1) + len(known) * torch.arange(width, device=characters.device)
         sums = functional.embedding_bag(places.flatten(0, 1), products, mode="sum")  # [U · m, f]
-        return sums.view(*characters.shape, -1) + bias
+        return sums.view(*characters.shape, len(kernel)) + bias
 
     def convolution(self) -> CharacterConvolution:
         """The same character features in numpy, with a copy of the present weights."""
         embeddings = self.embedding.weight.detach().float().cpu().numpy().copy()
-        embeddings[PADDING] = 0
         convolution = self.character_convolution
         assert convolution.bias is not None
         kernel, bias = (

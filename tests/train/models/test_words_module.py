@@ -86,7 +86,7 @@ def test_a_words_features_do_not_depend_on_the_batch(types):
 def test_the_table_that_serving_reads_gives_the_same_features(types, vectors, width):
     module = features(types, width=width)
     with torch.no_grad():
-        module.embedding.weight[0] = 9  # an initialiser that forgets the padding row changes nothing
+        module.embedding.weight[0] = 9  # what stands beyond a word's ends is learnt
         expected = module(batch(types)).numpy()
     table = WordTable.fold(vectors, module.convolution())
     for sentence, words in enumerate(SENTENCES):
