@@ -1,6 +1,9 @@
 """Text that is made from templates: each split has its own, and the same text comes out each time."""
 
+import os
 import re
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -58,3 +61,21 @@ def test_splits_come_from_the_made_text_held_out_sentences_apart(monkeypatch):
     assert [len(part) for part in (splits.student_train, splits.dev, splits.test)] == [120, 30, 30]
     words = [sentence.words for sentence in splits.sentences]
     assert len(set(words)) == len(words) == 180
+
+
+def test_the_texts_are_the_same_in_every_process() -> None:
+    program = (
+        "from itertools import islice; from train.corpora.personal_data import texts; "
+        "print(*islice(texts('test'), 200), sep='|')"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
