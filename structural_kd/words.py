@@ -73,7 +73,7 @@ def _load(folder: Path) -> tuple[_Settings, dict[str, Any]]:
         "subwords": read_array(folder / "subwords.npy") if settings.subwords else None,
         "min_n": settings.min_n,
         "max_n": settings.max_n,
-        "lowercase": settings.lowercase or not settings.subwords,
+        "lowercase": settings.lowercase,
     }
 
 

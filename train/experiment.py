@@ -49,5 +49,5 @@ def precision_of(choice: EncoderChoice, device: torch.device) -> Literal["float3
 
 
 def _computes_bf16() -> bool:
-    """Whether this CPU multiplies in bfloat16 (AMX or AVX-512 BF16): then twice as fast as in float32."""
+    """Whether this CPU multiplies in bfloat16 (AMX or AVX-512 BF16), so that it gains time."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

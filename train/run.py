@@ -177,8 +177,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise RuntimeError("device: cuda is asked for, and torch sees none; use device: auto or cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RuntimeError("one process trains a recipe; start it without torchrun or accelerate launch")
-    # Gradients of a confident model underflow, and a CPU takes a hundred times as long over denormal numbers:
-    # with them a converging tagger trains at half its speed.
+    # Gradients of a confident model underflow, and a CPU is slow over denormal numbers: with them a tagger
+    # trained at less than half its speed.
     torch.set_flush_denormal(True)
     on_gpu = cuda and recipe.device != "cpu"
     bf16 = on_gpu and torch.cuda.is_bf16_supported()

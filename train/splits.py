@@ -89,6 +89,8 @@ def load_splits(recipe: Recipe, *, quiet: bool = False) -> Splits:
     corpora = [_read_corpus(recipe, name) for name in recipe.corpus]
     made = MADE_TEXTS.get(recipe.text[0].path) if recipe.text else None
     if made is not None:
+        if corpora or recipe.target or len(recipe.text or ()) > 1:
+            raise RecipeError("text: text that is made stands alone; leave out corpus, target and other text")
         return _made_alone(recipe, made())
     if recipe.target is not None:
         target = _read_corpus(recipe, recipe.target)

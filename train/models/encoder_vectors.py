@@ -18,7 +18,7 @@ RIDGE = 0.02
 """Weight of the squared subword rows beside the squared errors of the words, in units of one word."""
 
 ITERATIONS = 20
-"""Of each regression; the error on words held out is flat from 15 on."""
+"""The most of each regression."""
 
 FloatArray = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import pytest
 
 from train.corpora import personal_data
 from train.corpora.personal_data import FIELDS, LOCALES, SENTENCES, TEMPLATES, texts
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.splits import load_splits
 
 SPLITS = ("train", "dev", "test")
@@ -79,3 +79,9 @@ def test_the_texts_are_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert len(found) == 1
+
+
+def test_made_text_beside_a_corpus_is_refused_rather_than_read_in_its_place() -> None:
+    recipe = Recipe.model_validate({**RECIPE, "text": ["personal_data", "more.txt"]})
+    with pytest.raises(RecipeError, match="stands alone"):
+        load_splits(recipe)
